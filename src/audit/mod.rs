@@ -1,0 +1,1 @@
+//! Append-only record of access, configuration and key events.

@@ -1,0 +1,1 @@
+//! One file per subcommand; this one is the command tree.

@@ -1,0 +1,1 @@
+//! The wiring: settings become tasks. The only file that knows every module.

@@ -1,0 +1,8 @@
+//! What a dialysis machine can say, in one vocabulary: parameters, values, alarms. Pure data and pure functions.
+
+pub mod alarm;
+pub mod name;
+pub mod parameter;
+pub mod time;
+pub mod unit;
+pub mod value;

@@ -1,0 +1,164 @@
+//! The shareable record: the only thing that leaves the privacy border.
+
+use crate::model::alarm::AlarmEdge;
+use crate::model::time::ClockStep;
+use crate::model::time::Timestamp;
+use crate::model::value::Value;
+use crate::normalise::{EndReason, Origin};
+use std::fmt;
+
+/// A treatment: 128 random bits drawn at its start. Says nothing about the patient.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TreatmentId([u8; 16]);
+
+impl TreatmentId {
+    /// From its bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for TreatmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().take(4).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Which version of a treatment's binding: 0 is "no patient", each seat or correction counts up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u32);
+
+/// One shareable record. Its fields are private: only `Pseudonymiser::seal`, [`Record::event`] and [`decode`] make one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    origin: Origin,
+    treatment: Option<TreatmentId>,
+    body: Body,
+}
+
+/// What a record can say. Everything the gateway knows travels as one of these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// One poll.
+    Values(Vec<Value>),
+    /// An alarm edge.
+    Alarm(AlarmEdge),
+    /// A treatment began.
+    TreatmentStarted,
+    /// A treatment is over.
+    TreatmentEnded(EndReason),
+    /// Poll slots nobody can fill any more.
+    Gap(Gap),
+    /// The wall clock jumped.
+    ClockStep(ClockStep),
+    /// Records that had to leave the spool undelivered.
+    Evicted(Tombstone),
+    /// The treatment was bound to another patient, or to none.
+    Correction(Correction),
+}
+
+/// Poll slots nobody can fill any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Start of the first missing slot.
+    pub from: Timestamp,
+    /// End of the last one.
+    pub to: Timestamp,
+    /// How many slots.
+    pub slots: u32,
+    /// Why.
+    pub cause: GapCause,
+}
+
+/// Why slots are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapCause {
+    /// The machine did not answer.
+    MachineSilent,
+    /// The machine answered and the answer did not hold.
+    AnswerFaulty,
+    /// The cable or the adapter was gone.
+    LineDown,
+    /// The gateway was not running.
+    GatewayDown,
+}
+
+/// Records that had to leave the spool undelivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tombstone {
+    /// Capture time of the first one.
+    pub from: Timestamp,
+    /// Capture time of the last one.
+    pub to: Timestamp,
+    /// How many.
+    pub records: u64,
+}
+
+/// The treatment was bound to another patient, or to none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Correction {
+    /// Which treatment.
+    pub treatment: TreatmentId,
+    /// The binding that was wrong.
+    pub old: Revision,
+    /// The binding that replaces it.
+    pub new: Revision,
+}
+
+/// The bodies that name no reading: no text fits in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// See [`Body::Gap`].
+    Gap(Gap),
+    /// See [`Body::ClockStep`].
+    ClockStep(ClockStep),
+    /// See [`Body::Evicted`].
+    Evicted(Tombstone),
+    /// See [`Body::Correction`].
+    Correction(Correction),
+    /// See [`Body::TreatmentEnded`]: ended by a seat change, not by the machine.
+    TreatmentEnded(EndReason),
+    /// See [`Body::TreatmentStarted`]: started by a seat change, not by the machine.
+    TreatmentStarted,
+}
+
+impl Record {
+    /// A record of something that is no capture.
+    #[must_use]
+    pub fn event(origin: Origin, treatment: Option<TreatmentId>, event: Event) -> Self {
+        let body = match event {
+            Event::Gap(gap) => Body::Gap(gap),
+            Event::ClockStep(step) => Body::ClockStep(step),
+            Event::Evicted(tombstone) => Body::Evicted(tombstone),
+            Event::Correction(correction) => Body::Correction(correction),
+            Event::TreatmentEnded(reason) => Body::TreatmentEnded(reason),
+            Event::TreatmentStarted => Body::TreatmentStarted,
+        };
+        Self { origin, treatment, body }
+    }
+
+    /// Where and when it was made.
+    #[must_use]
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The treatment it belongs to, if it belongs to one.
+    #[must_use]
+    pub const fn treatment(&self) -> Option<TreatmentId> {
+        self.treatment
+    }
+
+    /// What it says.
+    #[must_use]
+    pub const fn body(&self) -> &Body {
+        &self.body
+    }
+}

@@ -1,0 +1,1 @@
+//! A simulated clinic for `demo` and tests, built on the drivers' simulators.

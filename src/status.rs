@@ -1,0 +1,1 @@
+//! The live state of chairs, spool and upstreams, for `status`.

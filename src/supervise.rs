@@ -1,0 +1,1 @@
+//! Starts, restarts and stops tasks in waves.

@@ -1,0 +1,69 @@
+//! Delivery: what every kind of upstream has in common.
+
+use crate::model::name::UpstreamName;
+use crate::privacy::record::{Correction, Revision, TreatmentId};
+use crate::spool::{Sequence, Stored, Verdict};
+use std::future::Future;
+use std::time::Duration;
+
+/// One receiver. An implementation encodes and speaks; it has no retry policy and no queue of its own.
+pub trait Upstream: Send {
+    /// Its name in the configuration.
+    fn name(&self) -> &UpstreamName;
+    /// Delivers a batch and says what became of each record. Nothing of a record may be sent twice under another id.
+    fn deliver(&mut self, batch: &[Stored]) -> impl Future<Output = Delivery> + Send;
+    /// Rewrites records of a corrected treatment: the old ids become `entered-in-error`, the right ones get new ids.
+    fn correct(&mut self, correction: Correction, batch: &[Stored]) -> impl Future<Output = Delivery> + Send;
+}
+
+/// What became of a batch. A record without a verdict was not tried; it is leased again.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// Outcomes by record.
+    pub verdicts: Vec<(Sequence, Verdict)>,
+    /// Whether to go on.
+    pub next: Next,
+}
+
+/// What the forwarder does next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Next {
+    /// Go on.
+    #[default]
+    Continue,
+    /// The receiver is not ready: wait at least this long where it said so, else back off.
+    Wait(Option<Duration>),
+    /// A person is needed: pause with an alarm, keep everything, look again now and then.
+    Pause(Trouble),
+}
+
+/// Why an upstream is paused or waiting. Its text is for clinic IT: what is wrong and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}; {remedy}")]
+pub struct Trouble {
+    /// A stable word for logs and metrics.
+    pub code: &'static str,
+    /// What is wrong.
+    pub what: String,
+    /// What to do.
+    pub remedy: &'static str,
+}
+
+/// What an encoder may ask about identity; `privacy` answers.
+pub trait Identities: Send + Sync {
+    /// The binding in force; revision 0 or `None` means that no patient is bound.
+    fn revision(&self, treatment: TreatmentId) -> Option<Revision>;
+    /// What this recipient sees of the treatment's patient under that binding; `None`: not bound, hold.
+    fn subject(
+        &self,
+        recipient: &UpstreamName,
+        treatment: TreatmentId,
+        revision: Revision,
+    ) -> Option<Pseudonym>;
+    /// The treatment's own story, as far as it is known now.
+    fn treatment(&self, treatment: TreatmentId) -> Option<crate::privacy::TreatmentStory>;
+    /// A resource id for this recipient, derived from what the resource is about.
+    fn resource_id(&self, recipient: &UpstreamName, about: &[&[u8]]) -> uuid::Uuid;
+}
+
+pub use crate::privacy::Pseudonym;
