@@ -1,3 +1,7 @@
 //! Parses arguments, runs the subcommand, sets the exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    chairside::cli::main(std::env::args_os()).into()
+}
