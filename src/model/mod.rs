@@ -3,6 +3,7 @@
 pub mod alarm;
 pub mod name;
 pub mod parameter;
+mod parameter_table;
 pub mod time;
 pub mod unit;
 pub mod value;

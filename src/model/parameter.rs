@@ -6,6 +6,8 @@ use crate::model::unit::Unit;
 use chairside_drivers::kit::decimal::Decimal;
 use std::fmt;
 
+pub use crate::model::parameter_table::TABLE;
+
 /// How a value may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -46,18 +48,6 @@ pub struct Row {
 #[derive(Clone, Copy)]
 pub struct Parameter(&'static Row);
 
-/// Every parameter.
-pub static TABLE: &[Row] = &[Row {
-    number: 1,
-    key: "venous_pressure",
-    title: "venous line pressure",
-    unit: Some(Unit::MillimetreOfMercury),
-    mdc: Some((158_776, "MDC_HDIALY_BLD_PUMP_PRESS_VEN")),
-    loinc: None,
-    plausible: (None, Some("450")),
-    kind: Kind::Measured,
-}];
-
 impl Parameter {
     /// The parameter of a key.
     #[must_use]
@@ -68,7 +58,8 @@ impl Parameter {
     /// The parameter of a stored number.
     #[must_use]
     pub fn from_number(number: u16) -> Option<Self> {
-        TABLE.iter().find(|row| row.number == number).map(Self)
+        // The table's numbers count up from one; its test holds it to that.
+        TABLE.get(usize::from(number.checked_sub(1)?)).map(Self)
     }
 
     /// Every parameter, in the order of the table.
