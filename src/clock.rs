@@ -1,9 +1,17 @@
-//! The only place that asks the operating system what time it is.
+//! The only place that asks the operating system what time it is, and how far the answer can be trusted.
 
-use crate::model::time::{ClockTrust, Timestamp};
+use crate::model::time::{ClockStep, ClockTrust, Timestamp};
 use chairside_drivers::kit::time::Tick;
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// No build of this program can have run before its compiler was out: 2026-04-01T00:00:00Z. A box without a battery starts in 1970.
+pub const BUILD_FLOOR: Timestamp = Timestamp::from_micros(1_775_001_600_000_000);
+
+/// A wall clock that differs from the monotonic one by more than this between two looks was set, not steered.
+pub const STEP: Duration = Duration::from_secs(2);
 
 /// Tells time. Everything else in the house takes time as an argument or asks one of these.
 pub trait Clock: Send + Sync + fmt::Debug {
@@ -41,11 +49,137 @@ impl Clock for SystemClock {
     }
 }
 
+/// The wall clock as it stands, trusted or not: for log lines, which must not wait for trust.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
-fn wall_clock() -> Timestamp {
+pub(crate) fn wall_clock() -> Timestamp {
     let micros = match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
         Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros),
     };
     Timestamp::from_micros(micros)
+}
+
+/// A timestamp as people and logs read it, UTC with milliseconds.
+#[must_use]
+pub fn stamp(at: Timestamp) -> String {
+    jiff::Timestamp::from_microsecond(at.as_micros())
+        .map_or_else(|_| format!("{} us", at.as_micros()), |at| format!("{at:.3}"))
+}
+
+/// The earliest time it can be, kept in the state directory so that it survives a dead battery.
+#[derive(Debug)]
+pub struct TimeFloor {
+    file: PathBuf,
+    kept: Option<Timestamp>,
+}
+
+impl TimeFloor {
+    /// Reads what an earlier run left in `state_dir`. A missing or damaged file means that only [`BUILD_FLOOR`] is known.
+    #[must_use]
+    pub fn load(state_dir: &Path) -> Self {
+        let file = state_dir.join("time-floor");
+        let kept = std::fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
+        Self { file, kept: kept.map(Timestamp::from_micros) }
+    }
+
+    /// The last time an earlier run was seen alive; `None` at the first start.
+    #[must_use]
+    pub const fn last_alive(&self) -> Option<Timestamp> {
+        self.kept
+    }
+
+    /// The earliest time it can be now.
+    #[must_use]
+    pub fn earliest(&self) -> Timestamp {
+        self.kept.map_or(BUILD_FLOOR, |kept| kept.max(BUILD_FLOOR))
+    }
+
+    /// Writes a trusted `now` down; a time before the floor leaves it as it is.
+    ///
+    /// # Errors
+    /// What the operating system said; the old floor stays.
+    pub fn raise(&mut self, now: Timestamp) -> io::Result<()> {
+        if now < self.earliest() {
+            return Ok(());
+        }
+        let next = self.file.with_extension("next");
+        let mut file = std::fs::File::create(&next)?;
+        writeln!(file, "{}", now.as_micros())?;
+        file.sync_all()?;
+        std::fs::rename(&next, &self.file)?;
+        self.kept = Some(now);
+        Ok(())
+    }
+}
+
+/// Holds the wall clock against the monotonic one.
+#[derive(Debug)]
+pub struct StepWatch {
+    seen: (Tick, Timestamp),
+}
+
+impl StepWatch {
+    /// Starts from a first look at both clocks.
+    #[must_use]
+    pub const fn new(tick: Tick, now: Timestamp) -> Self {
+        Self { seen: (tick, now) }
+    }
+
+    /// A later look: says whether the wall clock jumped in between. A clock that is only steered never adds up, because
+    /// each look starts anew.
+    pub fn look(&mut self, tick: Tick, found: Timestamp) -> Option<ClockStep> {
+        let expected = self.seen.1.after(tick.since(self.seen.0));
+        self.seen = (tick, found);
+        let apart = found.since(expected).max(expected.since(found));
+        (apart > STEP).then_some(ClockStep { expected, found })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+
+    #[test]
+    fn the_floor_rises_and_survives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut floor = TimeFloor::load(dir.path());
+        assert_eq!((floor.last_alive(), floor.earliest()), (None, BUILD_FLOOR));
+        floor.raise(NOON).unwrap();
+        floor.raise(Timestamp::from_micros(0)).unwrap();
+        let again = TimeFloor::load(dir.path());
+        assert_eq!((again.last_alive(), again.earliest()), (Some(NOON), NOON));
+    }
+
+    #[test]
+    fn a_damaged_floor_falls_back_to_the_build() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("time-floor"), [0xff, 0x00, b'7']).unwrap();
+        assert_eq!(TimeFloor::load(dir.path()).earliest(), BUILD_FLOOR);
+    }
+
+    #[tokio::test]
+    async fn a_wall_clock_before_the_floor_is_not_trusted() {
+        let ahead = wall_clock().after(Duration::from_secs(3600));
+        assert_eq!(SystemClock::new(ahead).now().1, ClockTrust::Untrusted);
+        assert_eq!(SystemClock::new(BUILD_FLOOR).now().1, ClockTrust::Trusted);
+    }
+
+    #[test]
+    fn a_jump_is_a_step_in_both_directions_and_steering_is_none() {
+        let mut watch = StepWatch::new(Tick::ZERO, NOON);
+        let later = |seconds| Tick::ZERO.after(Duration::from_secs(seconds));
+        assert_eq!(watch.look(later(60), NOON.after(Duration::from_millis(61_900))), None);
+        assert_eq!(watch.look(later(120), NOON.after(Duration::from_millis(123_800))), None);
+        let jumped = watch.look(later(180), NOON.after(Duration::from_secs(3600))).unwrap();
+        assert_eq!(jumped.expected, NOON.after(Duration::from_millis(183_800)));
+        assert_eq!(jumped.found, NOON.after(Duration::from_secs(3600)));
+        assert!(watch.look(later(240), NOON).is_some());
+    }
+
+    #[test]
+    fn a_stamp_is_utc_with_milliseconds() {
+        assert_eq!(stamp(Timestamp::from_micros(1_775_001_600_123_456)), "2026-04-01T00:00:00.123Z");
+    }
 }
