@@ -1,5 +1,7 @@
 //! The privacy border. Identified captures come in, records that name a treatment and never a patient go out.
 
+mod bytes;
+mod codec;
 pub mod keyring;
 pub mod record;
 

@@ -7,6 +7,9 @@ use crate::model::value::Value;
 use crate::normalise::{EndReason, Origin};
 use std::fmt;
 
+pub use super::bytes::ReadError;
+pub use super::codec::{DecodeError, decode, encode};
+
 /// A treatment: 128 random bits drawn at its start. Says nothing about the patient.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TreatmentId([u8; 16]);
@@ -36,6 +39,29 @@ impl fmt::Debug for TreatmentId {
 pub struct Revision(pub u32);
 
 /// One shareable record. Its fields are private: only `Pseudonymiser::seal`, [`Record::event`] and [`decode`] make one.
+///
+/// ```compile_fail
+/// use chairside::normalise::Origin;
+/// use chairside::privacy::record::{Body, Record};
+/// fn forged(origin: Origin) -> Record {
+///     Record { origin, treatment: None, body: Body::TreatmentStarted }
+/// }
+/// ```
+/// ```compile_fail
+/// use chairside::normalise::Origin;
+/// use chairside::privacy::record::{Body, Record};
+/// fn forged(origin: Origin) -> Record {
+///     Record::assemble(origin, None, Body::TreatmentStarted)
+/// }
+/// ```
+/// A capture still has identity in it and is not a record:
+/// ```compile_fail
+/// use chairside::normalise::Capture;
+/// use chairside::spool::Spool;
+/// fn leak(spool: &mut dyn Spool, capture: Capture) {
+///     let _ = spool.append(&[capture]);
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     origin: Origin,
@@ -141,6 +167,11 @@ impl Record {
             Event::TreatmentEnded(reason) => Body::TreatmentEnded(reason),
             Event::TreatmentStarted => Body::TreatmentStarted,
         };
+        Self { origin, treatment, body }
+    }
+
+    /// For the border alone: sealing and decoding.
+    pub(super) const fn assemble(origin: Origin, treatment: Option<TreatmentId>, body: Body) -> Self {
         Self { origin, treatment, body }
     }
 
