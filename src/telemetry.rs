@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn an_error_is_told_with_its_causes() {
         let inner = std::io::Error::other("no space");
-        let outer = crate::spool::SpoolError::Disk { act: "append", source: inner };
+        let outer = crate::spool::SpoolError::Disk { act: "append", source: inner.into() };
         assert_eq!(chain(&outer), "append in the spool: no space");
     }
 }

@@ -1,10 +1,16 @@
 //! The encrypted spool: a record is durable here before any upstream sees it.
 
+pub mod handle;
+pub mod memory;
+#[cfg(test)]
+pub(crate) mod testing;
+
 use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
 use crate::privacy::record::{Record, TreatmentId};
 use chairside_drivers::kit::time::Tick;
 use std::fmt;
+use std::sync::Arc;
 
 /// The place of a record in the spool: dense, from 1, never reused within a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,7 +158,9 @@ pub struct Counts {
 }
 
 /// What went wrong in the spool. The reader decides: a full spool refuses intake, `Disk` stops the gateway.
-#[derive(Debug, thiserror::Error)]
+///
+/// It can be cloned, because one failed commit answers everybody who waited for it.
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum SpoolError {
     /// Another process holds the spool (exit 75).
     #[error("another process holds the spool at {0}")]
@@ -174,7 +182,7 @@ pub enum SpoolError {
         act: &'static str,
         /// What the operating system said.
         #[source]
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
     },
     /// The state directory is not permitted to us (exit 77).
     #[error("{act} in the spool: not permitted")]
@@ -183,7 +191,7 @@ pub enum SpoolError {
         act: &'static str,
         /// What the operating system said.
         #[source]
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
     },
     /// The store engine failed or took too long.
     #[error("{act} in the spool's store: {why}")]
@@ -207,6 +215,9 @@ pub enum SpoolError {
     /// The keyring cannot give the key that is needed.
     #[error("the key of this record is not in the keyring")]
     Key,
+    /// No upstream of this name was given when the spool was opened.
+    #[error("the spool knows no upstream {0}")]
+    UnknownUpstream(UpstreamName),
     /// The spool's thread is gone.
     #[error("the spool is closed")]
     Closed,
@@ -219,7 +230,8 @@ pub trait Spool: Send {
     /// # Errors
     /// [`SpoolError`]; on error none of the batch is acknowledged.
     fn append(&mut self, batch: &[Record]) -> Result<Vec<Sequence>, SpoolError>;
-    /// Hands out records that this upstream has not settled and nobody else holds.
+    /// Hands out records that this upstream has not settled and that are in no other lease of it, in sequence
+    /// order. Leases die with the process.
     ///
     /// # Errors
     /// [`SpoolError`] when the store cannot be read.
@@ -231,6 +243,10 @@ pub trait Spool: Send {
         now: Tick,
     ) -> Result<Vec<Stored>, SpoolError>;
     /// Takes the outcome of leased records. May lag on disk, never lead.
+    ///
+    /// The first final verdict of a record stays: one for a record that is settled already, or that this upstream
+    /// never had to send, changes nothing. `Retry { not_before: Tick::ZERO }` hands a record back untried. `Held`
+    /// of a treatment that was released after the record was leased leaves the record waiting.
     ///
     /// # Errors
     /// [`SpoolError`] when the settlement store cannot be written.
@@ -257,5 +273,15 @@ pub trait Spool: Send {
     /// [`SpoolError`] when the disk refuses.
     fn prune(&mut self, policy: Retention, now: Timestamp) -> Result<Pruned, SpoolError>;
     /// What the spool holds.
-    fn status(&self) -> SpoolStatus;
+    fn status(&mut self) -> SpoolStatus;
+    /// Makes what was settled survive a power cut.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the settlement store cannot be written.
+    fn flush(&mut self) -> Result<(), SpoolError>;
+    /// Ends this run, so that the next start has nothing to check. Nothing may be asked of it afterwards.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the disk refuses; every acknowledged record is durable all the same.
+    fn close(&mut self) -> Result<(), SpoolError>;
 }

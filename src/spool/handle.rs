@@ -1,0 +1,491 @@
+//! The spool as async code sees it: one thread owns the store, one task groups what is appended into commits.
+
+use crate::model::name::UpstreamName;
+use crate::model::time::Timestamp;
+use crate::privacy::record::{Record, TreatmentId};
+use crate::spool::{
+    BatchLimit, Lane, Pruned, Retention, Sequence, Spool, SpoolError, SpoolStatus, Stored, Verdict,
+};
+use chairside_drivers::kit::time::Tick;
+use std::pin::Pin;
+use std::sync::mpsc as threads;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Sleep, sleep};
+
+/// How long a record may wait for others to share its commit with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// Readings: at most 1 s.
+    Routine,
+    /// Alarms and treatment events: at most 50 ms.
+    Prompt,
+    /// Somebody waits for the answer.
+    Now,
+}
+
+impl Urgency {
+    const fn patience(self) -> Duration {
+        match self {
+            Urgency::Routine => Duration::from_secs(1),
+            Urgency::Prompt => Duration::from_millis(50),
+            Urgency::Now => Duration::ZERO,
+        }
+    }
+}
+
+/// A commit does not wait for more once it holds this many records.
+const COMMIT_RECORDS: usize = 512;
+
+/// Appends that may wait in front of the committing task; a caller beyond that waits to hand its records in.
+const APPENDS_WAITING: usize = 256;
+
+/// Calls that may wait in front of the thread. A caller beyond that waits.
+const CALLS_WAITING: usize = 64;
+
+/// Starts the thread that owns the spool, and the task that groups appends. Needs a tokio runtime around it.
+///
+/// The thread ends after [`SpoolHandle::close`], or when the last handle is dropped.
+///
+/// # Errors
+/// The operating system's, when it gives no thread.
+pub fn start(mut spool: impl Spool + 'static) -> std::io::Result<(SpoolHandle, JoinHandle<()>)> {
+    let (calls, waiting) = threads::sync_channel::<Call>(CALLS_WAITING);
+    let thread = std::thread::Builder::new().name("spool".into()).spawn(move || {
+        while let Ok(call) = waiting.recv() {
+            match call {
+                Call::Do(act) => act(&mut spool),
+                Call::Close(answer) => {
+                    let _ = answer.send(spool.close());
+                    return;
+                }
+            }
+        }
+        let _ = spool.close();
+    })?;
+    let (appends, requests) = mpsc::channel(APPENDS_WAITING);
+    let (news, _) = watch::channel(0);
+    let thread_calls = Calls(calls);
+    tokio::spawn(commit_in_groups(requests, thread_calls.clone(), news.clone()));
+    Ok((SpoolHandle { appends, calls: thread_calls, news }, thread))
+}
+
+/// The way to the spool for everybody else. Cheap to clone.
+#[derive(Clone)]
+pub struct SpoolHandle {
+    appends: mpsc::Sender<Append>,
+    calls: Calls,
+    news: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for SpoolHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SpoolHandle")
+    }
+}
+
+impl SpoolHandle {
+    /// Writes the records together with those of others; durable when it returns.
+    ///
+    /// The records are written even if the caller stops waiting.
+    ///
+    /// # Errors
+    /// [`SpoolError`]; on error none of these records is acknowledged.
+    pub async fn append(&self, records: Vec<Record>, urgency: Urgency) -> Result<Vec<Sequence>, SpoolError> {
+        let (answer, answered) = oneshot::channel();
+        let append = Append { records, urgency, answer };
+        self.appends.send(append).await.map_err(|_| SpoolError::Closed)?;
+        answered.await.map_err(|_| SpoolError::Closed)?
+    }
+
+    /// See [`Spool::lease`]. Records leased for a caller that stopped waiting are handed back.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the store cannot be read.
+    pub async fn lease(
+        &self,
+        upstream: &UpstreamName,
+        limit: BatchLimit,
+        lane: Lane,
+        now: Tick,
+    ) -> Result<Vec<Stored>, SpoolError> {
+        let upstream = upstream.clone();
+        let (answer, answered) = oneshot::channel();
+        self.calls.hand_over(move |spool| {
+            let leased = spool.lease(&upstream, limit, lane, now);
+            let Err(Ok(unwanted)) = answer.send(leased) else { return };
+            let untried = Verdict::Retry { not_before: Tick::ZERO };
+            let back: Vec<_> = unwanted.iter().map(|stored| (stored.sequence, untried.clone())).collect();
+            let _ = spool.settle(&upstream, &back);
+        });
+        answered.await.map_err(|_| SpoolError::Closed)?
+    }
+
+    /// See [`Spool::settle`]. The verdicts are taken even if the caller stops waiting.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the settlement store cannot be written.
+    pub async fn settle(
+        &self,
+        upstream: &UpstreamName,
+        verdicts: Vec<(Sequence, Verdict)>,
+    ) -> Result<(), SpoolError> {
+        let upstream = upstream.clone();
+        self.calls.call(move |spool| spool.settle(&upstream, &verdicts)).await
+    }
+
+    /// See [`Spool::release`]; wakes the forwarders.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the settlement store cannot be written.
+    pub async fn release(&self, treatment: TreatmentId) -> Result<(), SpoolError> {
+        let news = self.news.clone();
+        self.calls
+            .call(move |spool| {
+                spool.release(treatment)?;
+                news.send_modify(|count| *count += 1);
+                Ok(())
+            })
+            .await
+    }
+
+    /// See [`Spool::read_treatment`].
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the store cannot be read.
+    pub async fn read_treatment(
+        &self,
+        treatment: TreatmentId,
+        after: Sequence,
+        limit: BatchLimit,
+    ) -> Result<Vec<Stored>, SpoolError> {
+        self.calls.call(move |spool| spool.read_treatment(treatment, after, limit)).await
+    }
+
+    /// See [`Spool::prune`].
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the disk refuses.
+    pub async fn prune(&self, policy: Retention, now: Timestamp) -> Result<Pruned, SpoolError> {
+        self.calls.call(move |spool| spool.prune(policy, now)).await
+    }
+
+    /// See [`Spool::status`].
+    ///
+    /// # Errors
+    /// [`SpoolError::Closed`] when the spool's thread is gone.
+    pub async fn status(&self) -> Result<SpoolStatus, SpoolError> {
+        self.calls.call(|spool| Ok(spool.status())).await
+    }
+
+    /// Commits what waits to be appended and makes what was settled survive a power cut.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the disk refuses.
+    pub async fn flush(&self) -> Result<(), SpoolError> {
+        self.append(Vec::new(), Urgency::Now).await?;
+        self.calls.call(|spool| spool.flush()).await
+    }
+
+    /// Commits what waits to be appended, then ends the spool and its thread. Every later call finds it closed.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the disk refuses.
+    pub async fn close(&self) -> Result<(), SpoolError> {
+        self.append(Vec::new(), Urgency::Now).await?;
+        let (answer, answered) = oneshot::channel();
+        let calls = self.calls.clone();
+        tokio::task::spawn_blocking(move || calls.0.send(Call::Close(answer)));
+        answered.await.map_err(|_| SpoolError::Closed)?
+    }
+
+    /// Changes whenever something new can be leased: after each commit and each release.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+}
+
+struct Append {
+    records: Vec<Record>,
+    urgency: Urgency,
+    answer: oneshot::Sender<Result<Vec<Sequence>, SpoolError>>,
+}
+
+/// Collects appends until the most urgent one may wait no longer, and commits them as one.
+///
+/// While a commit runs the next one gathers in the channel, so a slow disk makes larger commits, not a longer queue.
+async fn commit_in_groups(mut requests: mpsc::Receiver<Append>, calls: Calls, news: watch::Sender<u64>) {
+    while let Some(first) = requests.recv().await {
+        let mut due = Box::pin(sleep(first.urgency.patience()));
+        let mut count = first.records.len();
+        let mut group = vec![first];
+        while count < COMMIT_RECORDS {
+            // Taking an append off the channel is cancel-safe; the delay is only polled.
+            let next = tokio::select! {
+                biased;
+                next = requests.recv() => next,
+                () = &mut due => None,
+            };
+            let Some(append) = next else { break };
+            count += append.records.len();
+            hasten(&mut due, append.urgency);
+            group.push(append);
+        }
+        commit(group, &calls, &news).await;
+    }
+}
+
+/// Brings the end of the wait forward if this urgency has less patience left.
+fn hasten(due: &mut Pin<Box<Sleep>>, urgency: Urgency) {
+    let sooner = sleep(urgency.patience());
+    if sooner.deadline() < due.deadline() {
+        due.set(sooner);
+    }
+}
+
+async fn commit(group: Vec<Append>, calls: &Calls, news: &watch::Sender<u64>) {
+    let mut records = Vec::new();
+    let mut waiting = Vec::with_capacity(group.len());
+    for append in group {
+        waiting.push((append.records.len(), append.answer));
+        records.extend(append.records);
+    }
+    let appended = calls.call(move |spool| spool.append(&records)).await;
+    if appended.as_ref().is_ok_and(|sequences| !sequences.is_empty()) {
+        news.send_modify(|count| *count += 1);
+    }
+    let mut sequences = appended.as_deref().unwrap_or_default().iter().copied();
+    for (count, answer) in waiting {
+        let answered = match &appended {
+            Ok(_) => Ok(sequences.by_ref().take(count).collect()),
+            Err(error) => Err(error.clone()),
+        };
+        let _ = answer.send(answered);
+    }
+}
+
+/// The way into the spool's thread.
+#[derive(Clone)]
+struct Calls(threads::SyncSender<Call>);
+
+type Act = Box<dyn FnOnce(&mut dyn Spool) + Send>;
+
+enum Call {
+    Do(Act),
+    Close(oneshot::Sender<Result<(), SpoolError>>),
+}
+
+impl Calls {
+    async fn call<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut dyn Spool) -> Result<T, SpoolError> + Send + 'static,
+    ) -> Result<T, SpoolError> {
+        let (answer, answered) = oneshot::channel();
+        self.hand_over(move |spool| {
+            let _ = answer.send(act(spool));
+        });
+        answered.await.map_err(|_| SpoolError::Closed)?
+    }
+
+    /// Hands an act to the thread. A blocking task waits beside it until it is done: it takes the wait for a full
+    /// channel off the runtime, and tokio's paused clock stands still while a blocking task runs, so that
+    /// virtual time cannot run away while the disk works.
+    fn hand_over(&self, act: impl FnOnce(&mut dyn Spool) + Send + 'static) {
+        let calls = self.0.clone();
+        let (done, ended) = threads::channel::<()>();
+        let act: Act = Box::new(move |spool| {
+            act(spool);
+            drop(done);
+        });
+        tokio::task::spawn_blocking(move || {
+            if calls.send(Call::Do(act)).is_ok() {
+                let _ = ended.recv();
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, SystemClock};
+    use crate::spool::StoreId;
+    use crate::spool::memory::MemorySpool;
+    use crate::spool::testing::{at, record, upstream};
+    use std::sync::{Arc, Mutex};
+
+    /// Notes the size of every commit, fails where told to, and stops in a lease where told to.
+    struct Watched {
+        inner: MemorySpool,
+        commits: Arc<Mutex<Vec<usize>>>,
+        fail: bool,
+        in_lease: Option<(threads::Sender<()>, threads::Receiver<()>)>,
+    }
+
+    impl Spool for Watched {
+        fn append(&mut self, batch: &[Record]) -> Result<Vec<Sequence>, SpoolError> {
+            if !batch.is_empty() {
+                self.commits.lock().unwrap().push(batch.len());
+            }
+            if self.fail {
+                return Err(SpoolError::Full { used: 2, max: 1 });
+            }
+            self.inner.append(batch)
+        }
+        fn lease(
+            &mut self,
+            upstream: &UpstreamName,
+            limit: BatchLimit,
+            lane: Lane,
+            now: Tick,
+        ) -> Result<Vec<Stored>, SpoolError> {
+            if let Some((entered, go_on)) = self.in_lease.take() {
+                entered.send(()).unwrap();
+                go_on.recv().unwrap();
+            }
+            self.inner.lease(upstream, limit, lane, now)
+        }
+        fn settle(&mut self, upstream: &UpstreamName, v: &[(Sequence, Verdict)]) -> Result<(), SpoolError> {
+            self.inner.settle(upstream, v)
+        }
+        fn release(&mut self, treatment: TreatmentId) -> Result<(), SpoolError> {
+            self.inner.release(treatment)
+        }
+        fn read_treatment(
+            &mut self,
+            treatment: TreatmentId,
+            after: Sequence,
+            limit: BatchLimit,
+        ) -> Result<Vec<Stored>, SpoolError> {
+            self.inner.read_treatment(treatment, after, limit)
+        }
+        fn prune(&mut self, policy: Retention, now: Timestamp) -> Result<Pruned, SpoolError> {
+            self.inner.prune(policy, now)
+        }
+        fn status(&mut self) -> SpoolStatus {
+            self.inner.status()
+        }
+        fn flush(&mut self) -> Result<(), SpoolError> {
+            self.inner.flush()
+        }
+        fn close(&mut self) -> Result<(), SpoolError> {
+            self.inner.close()
+        }
+    }
+
+    fn watched(fail: bool) -> (SpoolHandle, Arc<Mutex<Vec<usize>>>) {
+        let commits = Arc::new(Mutex::new(Vec::new()));
+        let inner = MemorySpool::new(StoreId([7; 16]), &[upstream("ehr")]);
+        let (handle, _thread) =
+            start(Watched { inner, commits: commits.clone(), fail, in_lease: None }).unwrap();
+        (handle, commits)
+    }
+
+    const ALL: BatchLimit = BatchLimit { records: 100 };
+
+    #[tokio::test(start_paused = true)]
+    async fn routine_records_of_a_second_share_one_commit() {
+        let (spool, commits) = watched(false);
+        let clock = SystemClock::new(at(0));
+        let started = clock.tick();
+        let appends: Vec<_> = (0..5)
+            .map(|n| {
+                let spool = spool.clone();
+                tokio::spawn(async move { spool.append(vec![record(n), record(n)], Urgency::Routine).await })
+            })
+            .collect();
+        let mut sequences = Vec::new();
+        for append in appends {
+            sequences.extend(append.await.unwrap().unwrap());
+        }
+        sequences.sort();
+        assert_eq!(sequences, (1..=10).map(Sequence).collect::<Vec<_>>());
+        assert_eq!(*commits.lock().unwrap(), [10]);
+        assert_eq!(clock.tick().since(started), Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_alarm_takes_waiting_readings_along_within_50_ms() {
+        let (spool, commits) = watched(false);
+        let clock = SystemClock::new(at(0));
+        let started = clock.tick();
+        let reading = spool.append(vec![record(1)], Urgency::Routine);
+        let alarm = spool.append(vec![record(2)], Urgency::Prompt);
+        let (reading, alarm) = tokio::join!(reading, alarm);
+        assert_eq!((reading.unwrap(), alarm.unwrap()), (vec![Sequence(1)], vec![Sequence(2)]));
+        assert_eq!(*commits.lock().unwrap(), [2]);
+        assert_eq!(clock.tick().since(started), Duration::from_millis(50));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_commit_answers_everybody_who_waited_for_it() {
+        let (spool, commits) = watched(true);
+        let one = spool.append(vec![record(1)], Urgency::Routine);
+        let two = spool.append(vec![record(2)], Urgency::Now);
+        let (one, two) = tokio::join!(one, two);
+        assert!(matches!(one, Err(SpoolError::Full { .. })));
+        assert!(matches!(two, Err(SpoolError::Full { .. })));
+        assert_eq!(*commits.lock().unwrap(), [2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn forwarders_are_woken_by_a_commit_and_by_a_release() {
+        let (spool, _) = watched(false);
+        let mut news = spool.subscribe();
+        spool.append(vec![record(1)], Urgency::Now).await.unwrap();
+        news.changed().await.unwrap();
+        spool.release(TreatmentId::from_bytes([1; 16])).await.unwrap();
+        news.changed().await.unwrap();
+        assert!(!news.has_changed().unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_nobody_waits_for_any_more_is_handed_back() {
+        let ((entered, has_entered), (go_on, may_go_on)) = (threads::channel(), threads::channel());
+        let watched = Watched {
+            inner: MemorySpool::new(StoreId([7; 16]), &[upstream("ehr")]),
+            commits: Arc::default(),
+            fail: false,
+            in_lease: Some((entered, may_go_on)),
+        };
+        let (spool, _thread) = start(watched).unwrap();
+        spool.append(vec![record(1)], Urgency::Now).await.unwrap();
+        let ehr = upstream("ehr");
+        let mut lease = Box::pin(spool.lease(&ehr, ALL, Lane::Backlog, Tick::ZERO));
+        assert!(first_poll(&mut lease).await.is_none());
+        has_entered.recv().unwrap();
+        drop(lease);
+        go_on.send(()).unwrap();
+        let leased = spool.lease(&ehr, ALL, Lane::Backlog, Tick::ZERO).await.unwrap();
+        assert_eq!(leased.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closing_commits_what_still_waits_and_ends_the_thread() {
+        let inner = MemorySpool::new(StoreId([7; 16]), &[upstream("ehr")]);
+        let (spool, thread) = start(inner).unwrap();
+        let waiting = tokio::spawn({
+            let spool = spool.clone();
+            async move { spool.append(vec![record(1)], Urgency::Routine).await }
+        });
+        tokio::task::yield_now().await;
+        spool.close().await.unwrap();
+        assert_eq!(waiting.await.unwrap().unwrap(), [Sequence(1)]);
+        thread.join().unwrap();
+        assert!(matches!(spool.append(vec![record(2)], Urgency::Now).await, Err(SpoolError::Closed)));
+        assert!(matches!(spool.status().await, Err(SpoolError::Closed)));
+    }
+
+    /// `Some` if the future is ready at its first poll.
+    async fn first_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        std::future::poll_fn(|context| {
+            std::task::Poll::Ready(match Pin::new(&mut *future).poll(context) {
+                std::task::Poll::Ready(output) => Some(output),
+                std::task::Poll::Pending => None,
+            })
+        })
+        .await
+    }
+}

@@ -1,0 +1,53 @@
+//! What several tests of the spool need: records that can be told apart.
+
+use crate::model::name::{ChairName, MachineName, UpstreamName};
+use crate::model::time::{ClockTrust, Timestamp};
+use crate::normalise::{EndReason, Origin};
+use crate::privacy::record::{Event, Gap, GapCause, Record, TreatmentId};
+use chairside_drivers::kit::driver::ModelId;
+use chairside_drivers::kit::time::{Slot, Tick};
+
+/// An upstream's name.
+pub(crate) fn upstream(name: &str) -> UpstreamName {
+    UpstreamName::new(name).unwrap()
+}
+
+/// A treatment that can be told from others.
+pub(crate) fn treatment(number: u8) -> TreatmentId {
+    TreatmentId::from_bytes([number; 16])
+}
+
+/// A record of facility data; two of different numbers differ.
+pub(crate) fn record(number: u64) -> Record {
+    let gap = Gap { from: at(number), to: at(number + 1), slots: 1, cause: GapCause::MachineSilent };
+    Record::event(origin(number), None, Event::Gap(gap))
+}
+
+/// A record of a treatment.
+pub(crate) fn record_of(treatment: TreatmentId, number: u64) -> Record {
+    let event = match number % 3 {
+        0 => Event::TreatmentStarted,
+        1 => Event::TreatmentEnded(EndReason::FlagOff),
+        _ => Event::Gap(Gap { from: at(number), to: at(number), slots: 1, cause: GapCause::LineDown }),
+    };
+    Record::event(origin(number), Some(treatment), event)
+}
+
+/// A capture time: one second a number, from 2027 on.
+pub(crate) fn at(number: u64) -> Timestamp {
+    Timestamp::from_micros(1_798_761_600_000_000 + i64::try_from(number).unwrap() * 1_000_000)
+}
+
+fn origin(number: u64) -> Origin {
+    Origin {
+        chair: ChairName::new("chair-1").unwrap(),
+        machine: MachineName::new("M-1").unwrap(),
+        model: ModelId::from_static("kpoll/nikkiso_dbb27c"),
+        at: at(number),
+        tick: Tick::from_micros(number),
+        clock: ClockTrust::Trusted,
+        slot: Some(Slot(number)),
+        previous: None,
+        simulated: true,
+    }
+}
