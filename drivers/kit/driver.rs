@@ -260,6 +260,15 @@ impl Mark {
         Self(digits)
     }
 
+    /// A mark from a token as it stands on the wire, whatever its format; `None` when it is longer than eight bytes.
+    #[must_use]
+    pub fn of_token(token: &[u8]) -> Option<Self> {
+        if token.len() > 8 {
+            return None;
+        }
+        Some(Self(token.iter().fold(0, |packed, byte| packed << 8 | u64::from(*byte))))
+    }
+
     /// The token, for keeping it over a restart in the encrypted store.
     #[must_use]
     pub const fn bits(self) -> u64 {
