@@ -2,10 +2,12 @@
 //!
 //! [`MODELS`] lists every machine. Adding one is a folder, a device map and a line there.
 #![no_std]
+#![deny(clippy::indexing_slicing)]
 
 extern crate alloc;
 
 pub mod kit;
+pub mod kpoll;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -65,7 +67,8 @@ pub enum OptionError {
 }
 
 /// Every machine. One entry per model.
-pub static MODELS: &[Entry] = &[];
+pub static MODELS: &[Entry] =
+    &[kpoll::NIKKISO_DBB27C, kpoll::TORAY_TR8000, kpoll::TORAY_TR321, kpoll::TORAY_TR3000];
 
 /// The entry of a model id.
 #[must_use]
