@@ -1,5 +1,386 @@
-//! The live state of chairs, spool and upstreams, for `status`.
+//! The live state of chairs, spool and upstreams, for `status`: what a task knows about itself, and never who sits where.
+
+use crate::model::name::{ChairName, UpstreamName};
+use crate::model::time::Timestamp;
+use crate::model::value::{Reading, Value};
+use crate::normalise::Phase;
+use crate::spool::SpoolStatus;
+use crate::upstream::Trouble;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The board on the wall: every task writes its own state here, `status` and `demo` read it.
 #[derive(Debug, Default)]
-pub struct Board {}
+pub struct Board {
+    inner: Mutex<Snapshot>,
+}
+
+/// Everything on the board at one moment. Its JSON is what `chairside status --json` prints.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The gateway's name.
+    pub gateway: String,
+    /// Whether everything is branded as a test.
+    pub test: bool,
+    /// What the gateway is doing.
+    pub state: GatewayState,
+    /// Since when it runs.
+    pub since: Moment,
+    /// When this snapshot was taken.
+    pub now: Moment,
+    /// Whether the wall clock can be trusted.
+    pub clock_trusted: bool,
+    /// One per chair of the configuration, in its order.
+    pub chairs: Vec<Chair>,
+    /// The spool.
+    pub spool: Spool,
+    /// One per upstream of the configuration, in its order.
+    pub upstreams: Vec<UpstreamState>,
+}
+
+/// What the gateway is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GatewayState {
+    /// Opening the spool and trying the lines.
+    #[default]
+    Starting,
+    /// Everything was tried once.
+    Ready,
+    /// Told to stop.
+    Stopping,
+}
+
+/// A UTC time that reads as RFC 3339 in JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Moment(pub i64);
+
+impl From<Timestamp> for Moment {
+    fn from(at: Timestamp) -> Self {
+        Self(at.as_micros())
+    }
+}
+
+impl From<Moment> for Timestamp {
+    fn from(at: Moment) -> Self {
+        Self::from_micros(at.0)
+    }
+}
+
+impl From<Moment> for String {
+    fn from(at: Moment) -> Self {
+        crate::clock::stamp(at.into())
+    }
+}
+
+impl TryFrom<String> for Moment {
+    type Error = jiff::Error;
+
+    fn try_from(text: String) -> Result<Self, jiff::Error> {
+        text.parse::<jiff::Timestamp>().map(|at| Self(at.as_microsecond()))
+    }
+}
+
+/// One chair.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Chair {
+    /// Its name.
+    pub name: String,
+    /// The machine's own number.
+    pub machine: String,
+    /// The model.
+    pub model: String,
+    /// The port.
+    pub port: String,
+    /// The poll interval in seconds.
+    pub every_s: f64,
+    /// What the line says.
+    pub line: Line,
+    /// What the chair does.
+    pub phase: Doing,
+    /// Whether a patient is seated on the running treatment.
+    pub seat: Seat,
+    /// Since when the running treatment runs.
+    pub treatment_since: Option<Moment>,
+    /// When the machine last answered.
+    pub last_answer: Option<Moment>,
+    /// Polls answered since the start.
+    pub answered: u64,
+    /// Polls without an answer that holds, since the start.
+    pub missed: u64,
+    /// Polls without such an answer since the last one that held.
+    pub missed_in_a_row: u32,
+    /// The last values, by parameter key.
+    pub values: BTreeMap<String, LastValue>,
+}
+
+/// What a chair's line says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Line {
+    /// Not tried yet, or open and not asked yet.
+    Starting,
+    /// The machine answers.
+    Answering,
+    /// The machine does not answer.
+    Silent {
+        /// Since its first unanswered poll.
+        since: Moment,
+    },
+    /// The machine answers and the answers do not hold.
+    Faulty {
+        /// Since its first faulty answer.
+        since: Moment,
+    },
+    /// The port is not open.
+    Down {
+        /// Since when.
+        since: Moment,
+        /// What is wrong and what to do.
+        why: String,
+    },
+}
+
+/// What a chair does, in words of the ward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doing {
+    /// Nothing known yet.
+    Unknown,
+    /// Nothing runs.
+    Idle,
+    /// Pumps run, no treatment yet.
+    Preparing,
+    /// A patient is being treated.
+    Treating,
+    /// The treatment may be over.
+    Ending,
+    /// Rinse or disinfection.
+    Rinsing,
+}
+
+impl From<Phase> for Doing {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Idle => Self::Idle,
+            Phase::Preparing => Self::Preparing,
+            Phase::Treating => Self::Treating,
+            Phase::Ending => Self::Ending,
+            Phase::Rinsing => Self::Rinsing,
+        }
+    }
+}
+
+/// Whether somebody is seated; never who.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seat {
+    /// Nobody.
+    Empty,
+    /// A patient is seated and waits for the next treatment.
+    Waiting,
+    /// The running treatment has its patient.
+    Seated,
+}
+
+/// The last value of one parameter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastValue {
+    /// What it is, for people.
+    pub title: String,
+    /// What it reads; exact digits, or a state's name.
+    pub text: String,
+    /// UCUM code of its unit.
+    pub unit: Option<String>,
+    /// When it was read.
+    pub at: Moment,
+    /// Whether something is doubtful about it.
+    pub doubtful: bool,
+}
+
+/// The spool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spool {
+    /// Highest durable sequence.
+    pub last: u64,
+    /// Records in it.
+    pub records: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Bytes it may take.
+    pub max_bytes: u64,
+    /// Volumes that were not complete and are set aside, by name.
+    pub set_aside: Vec<String>,
+}
+
+/// One upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamState {
+    /// Its name.
+    pub name: String,
+    /// Records it has.
+    pub delivered: u64,
+    /// Records its `send` policy did not ask for.
+    pub skipped: u64,
+    /// Records still to be sent.
+    pub waiting: u64,
+    /// Records that wait for a seat.
+    pub held: u64,
+    /// Records it refused for good.
+    pub refused: u64,
+    /// Records lost in the store, or evicted.
+    pub lost: u64,
+    /// Capture time of the oldest record waiting.
+    pub oldest_waiting: Option<Moment>,
+    /// What keeps it from taking records, and what to do.
+    pub trouble: Option<Stopped>,
+}
+
+/// Why an upstream takes nothing just now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// A stable word.
+    pub code: String,
+    /// What is wrong and what to do.
+    pub text: String,
+    /// Whether a person is needed: nothing goes on by itself.
+    pub paused: bool,
+}
+
+impl Stopped {
+    /// From what the forwarder met.
+    #[must_use]
+    pub fn new(trouble: &Trouble, paused: bool) -> Self {
+        Self { code: trouble.code.to_owned(), text: trouble.to_string(), paused }
+    }
+}
+
+impl Board {
+    /// Writes the first state: everything that the configuration names, nothing tried yet.
+    pub fn fill(&self, snapshot: Snapshot) {
+        *self.lock() = snapshot;
+    }
+
+    /// Everything at this moment.
+    #[must_use]
+    pub fn snapshot(&self, now: Timestamp) -> Snapshot {
+        let mut snapshot = self.lock().clone();
+        snapshot.now = now.into();
+        snapshot
+    }
+
+    /// The gateway goes from one state to the next.
+    pub fn set_state(&self, state: GatewayState) {
+        self.lock().state = state;
+    }
+
+    /// Whether the wall clock can be trusted.
+    pub fn set_clock(&self, trusted: bool) {
+        self.lock().clock_trusted = trusted;
+    }
+
+    /// Changes one chair; a chair that the configuration does not name is left out.
+    pub fn chair(&self, name: &ChairName, change: impl FnOnce(&mut Chair)) {
+        if let Some(chair) = self.lock().chairs.iter_mut().find(|chair| chair.name == name.as_str()) {
+            change(chair);
+        }
+    }
+
+    /// What an upstream met last; `None` when it takes records.
+    pub fn set_trouble(&self, upstream: &UpstreamName, trouble: Option<Stopped>) {
+        if let Some(found) = self.lock().upstreams.iter_mut().find(|known| known.name == upstream.as_str()) {
+            found.trouble = trouble;
+        }
+    }
+
+    /// What the spool holds now.
+    pub fn set_spool(&self, status: &SpoolStatus) {
+        let mut inner = self.lock();
+        inner.spool = Spool {
+            last: status.last,
+            records: status.records,
+            bytes: status.bytes,
+            max_bytes: inner.spool.max_bytes,
+            set_aside: status.set_aside.iter().map(|aside| aside.volume.clone()).collect(),
+        };
+        for (name, counts) in &status.upstreams {
+            let Some(upstream) = inner.upstreams.iter_mut().find(|known| known.name == name.as_str()) else {
+                continue;
+            };
+            upstream.delivered = counts.delivered;
+            upstream.skipped = counts.skipped;
+            upstream.waiting = counts.waiting;
+            upstream.held = counts.held;
+            upstream.refused = counts.refused;
+            upstream.lost = counts.lost;
+            upstream.oldest_waiting = counts.oldest_waiting.map(Moment::from);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Snapshot> {
+        // A writer that panicked leaves at worst one stale field; the board is only looked at.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Chair {
+    /// The machine answered.
+    pub fn answers(&mut self, at: Timestamp) {
+        self.line = Line::Answering;
+        self.last_answer = Some(at.into());
+        self.answered += 1;
+        self.missed_in_a_row = 0;
+    }
+
+    /// A poll stayed without an answer that holds. One lost answer is no silence yet where polls are frequent; a slow
+    /// chair is called silent at once, so that silence shows within half a minute either way.
+    pub fn misses(&mut self, at: Timestamp, faulty: bool) {
+        self.missed += 1;
+        self.missed_in_a_row = self.missed_in_a_row.saturating_add(1);
+        let since = match self.line {
+            Line::Silent { since } | Line::Faulty { since } => since,
+            Line::Answering if self.missed_in_a_row < 2 && self.every_s < 10.0 => return,
+            Line::Starting | Line::Answering | Line::Down { .. } => at.into(),
+        };
+        self.line = if faulty { Line::Faulty { since } } else { Line::Silent { since } };
+    }
+
+    /// The port is not open.
+    pub fn loses_line(&mut self, at: Timestamp, why: String) {
+        let since = match self.line {
+            Line::Down { since, .. } => since,
+            Line::Starting | Line::Answering | Line::Silent { .. } | Line::Faulty { .. } => at.into(),
+        };
+        self.line = Line::Down { since, why };
+    }
+
+    /// The port is open.
+    pub fn has_line(&mut self) {
+        if matches!(self.line, Line::Down { .. }) {
+            self.line = Line::Starting;
+        }
+    }
+
+    /// Shows the values of one poll.
+    pub fn shows(&mut self, values: &[Value], at: Timestamp) {
+        for value in values {
+            let row = value.parameter.row();
+            let text = match value.reading {
+                Reading::Number(number) => number.to_string(),
+                Reading::State(name) => name.to_owned(),
+                Reading::UnknownState => "unknown".to_owned(),
+                Reading::Absent => continue,
+            };
+            let last = LastValue {
+                title: row.title.to_owned(),
+                text,
+                unit: row.unit.map(|unit| unit.ucum().to_owned()),
+                at: at.into(),
+                doubtful: !value.doubts.is_empty(),
+            };
+            self.values.insert(row.key.to_owned(), last);
+        }
+    }
+}

@@ -17,6 +17,7 @@ pub use crate::exit::Exit;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::future::Future;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 /// The gateway beside dialysis chairs: what a machine measured reaches the patient's record.
@@ -86,14 +87,48 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     }
 }
 
+/// The control socket of the gateway that this configuration describes. Only the two keys that name it are read, so a
+/// mistake elsewhere in the file does not keep a nurse from asking; where it cannot be found, the reason is printed.
+fn control_socket(config: &ConfigFile) -> Result<PathBuf, Exit> {
+    let path = &config.path;
+    let text = std::fs::read_to_string(path).map_err(|refusal| {
+        let exit = match refusal.kind() {
+            std::io::ErrorKind::PermissionDenied => Exit::NotPermitted,
+            _ => Exit::Refused,
+        };
+        complain(
+            &format!("read {}: {refusal}; name the gateway's configuration with --config", path.display()),
+            exit,
+        )
+    })?;
+    let gateway = text.parse::<toml::Table>().ok().and_then(|mut table| table.remove("gateway"));
+    let place = |key: &str| gateway.as_ref()?.get(key)?.as_str().map(PathBuf::from);
+    let socket = place("control").or_else(|| Some(place("state_dir")?.join("control.sock")));
+    let socket = socket.ok_or_else(|| {
+        let why = format!("{} names no [gateway] state_dir; run `chairside check`", path.display());
+        complain(&why, Exit::Refused)
+    })?;
+    // Relative paths start at the configuration's own folder.
+    Ok(path.parent().map_or_else(|| socket.clone(), |folder| folder.join(&socket)))
+}
+
+/// Prints a result. A reader that went away is no failure of ours.
+fn print(text: &str) -> Exit {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    Exit::Ok
+}
+
+/// Prints what is wrong and what to do.
+fn complain(why: &str, exit: Exit) -> Exit {
+    let _ = writeln!(std::io::stderr().lock(), "chairside: {why}");
+    exit
+}
+
 /// Runs `work` to its end on a runtime of its own.
 pub(crate) fn block_on(work: impl Future<Output = Exit>) -> Exit {
     match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime.block_on(work),
-        Err(refusal) => {
-            eprintln!("chairside: start the runtime: {refusal}");
-            Exit::Fault
-        }
+        Err(refusal) => complain(&format!("start the runtime: {refusal}"), Exit::Fault),
     }
 }
 

@@ -1,6 +1,9 @@
-//! `chairside status`: chairs, spool and upstreams on one page.
+//! `chairside status`: chairs, spool and upstreams on one page a nurse can read.
 
-use super::{ConfigFile, Exit};
+use super::{ConfigFile, Exit, control_socket};
+use crate::control::{Answer, client};
+use crate::status::{Chair, Doing, GatewayState, LastValue, Line, Moment, Seat, Snapshot, UpstreamState};
+use std::fmt::Write as _;
 
 /// Arguments of `status`.
 #[derive(Debug, clap::Args)]
@@ -13,6 +16,331 @@ pub(super) struct StatusArgs {
 }
 
 pub(super) fn run(args: StatusArgs) -> Exit {
-    eprintln!("chairside: status is not wired yet ({}, {})", args.config.path.display(), args.json);
-    Exit::Fault
+    super::block_on(async {
+        let socket = match control_socket(&args.config) {
+            Ok(socket) => socket,
+            Err(exit) => return exit,
+        };
+        match client::status(&socket).await {
+            Ok(Answer::Status { status }) if args.json => match serde_json::to_string_pretty(&status) {
+                Ok(json) => super::print(&json),
+                Err(_) => Exit::Fault,
+            },
+            Ok(Answer::Status { status }) => super::print(page(&status).trim_end()),
+            Ok(Answer::Refused { why, .. }) => super::complain(&why, Exit::NotReady),
+            Ok(Answer::Done { .. }) => super::complain("the gateway answered something else", Exit::Fault),
+            Err(refusal) => super::complain(&crate::telemetry::chain(&refusal), refusal.exit()),
+        }
+    })
+}
+
+/// The values a nurse looks for first, in this order; the rest is in `--json`.
+const FIRST: &[&str] = &[
+    "arterial_pressure",
+    "venous_pressure",
+    "blood_flow",
+    "uf_removed_volume",
+    "nibp_systolic",
+    "nibp_diastolic",
+];
+
+/// The page.
+fn page(snapshot: &Snapshot) -> String {
+    let mut page = String::new();
+    let test = if snapshot.test { ", TEST data only" } else { "" };
+    let state = match snapshot.state {
+        GatewayState::Starting => "starting",
+        GatewayState::Ready => "ready",
+        GatewayState::Stopping => "stopping",
+    };
+    let up = age(snapshot.now, snapshot.since);
+    let _ = writeln!(page, "{}: {state}, running for {up}{test}", snapshot.gateway);
+    if !snapshot.clock_trusted {
+        let _ =
+            writeln!(page, "! The clock of this computer is wrong; set it, or connect it to a time server.");
+    }
+    page.push_str(&chairs(snapshot));
+    page.push_str(&spool(snapshot));
+    page.push_str(&upstreams(snapshot));
+    if snapshot.chairs.is_empty() {
+        page.push_str(
+            "\nNo chair yet: add a [[chair]] to the configuration, `chairside check` it, and restart.\n",
+        );
+    } else if snapshot.upstreams.is_empty() {
+        page.push_str(
+            "\nNo upstream yet: records stay in the spool. Add an [[upstream]] to the configuration, `chairside check` \
+             it, and restart.\n",
+        );
+    }
+    page
+}
+
+fn chairs(snapshot: &Snapshot) -> String {
+    let mut text = String::new();
+    let well = snapshot.chairs.iter().filter(|chair| chair.line == Line::Answering).count();
+    if !snapshot.chairs.is_empty() {
+        let _ = writeln!(text, "\nChairs: {well} of {} answering", snapshot.chairs.len());
+    }
+    let width = snapshot.chairs.iter().map(|chair| chair.name.len()).max().unwrap_or(0);
+    for chair in &snapshot.chairs {
+        let mark = if matches!(chair.line, Line::Answering | Line::Starting) { ' ' } else { '!' };
+        let _ = writeln!(text, "{mark} {:width$}  {}", chair.name, chair_line(chair, snapshot.now));
+        let indent = width + 4;
+        if let Some(remedy) = remedy(chair) {
+            let _ = writeln!(text, "{:indent$}-> {remedy}", "");
+        }
+        let values = values(chair, snapshot.now);
+        if !values.is_empty() {
+            let _ = writeln!(text, "{:indent$}{values}", "");
+        }
+    }
+    text
+}
+
+fn chair_line(chair: &Chair, now: Moment) -> String {
+    let line = match &chair.line {
+        Line::Starting => "not asked yet".to_owned(),
+        Line::Answering => "answering".to_owned(),
+        Line::Silent { since } => format!("SILENT for {}", age(now, *since)),
+        Line::Faulty { since } => format!("UNREADABLE for {}", age(now, *since)),
+        Line::Down { since, .. } => format!("NO LINE for {}", age(now, *since)),
+    };
+    let doing = match chair.phase {
+        Doing::Unknown => None,
+        Doing::Idle => Some("idle"),
+        Doing::Preparing => Some("preparing"),
+        Doing::Treating => Some("treating"),
+        Doing::Ending => Some("ending"),
+        Doing::Rinsing => Some("rinsing"),
+    };
+    let seat = match chair.seat {
+        Seat::Empty if chair.treatment_since.is_some() => "NO PATIENT SEATED",
+        Seat::Empty => "no patient seated",
+        Seat::Waiting => "patient seated, waits for the treatment",
+        Seat::Seated => "patient seated",
+    };
+    let treatment = chair.treatment_since.map(|since| format!("treatment for {}", age(now, since)));
+    [Some(line), doing.map(str::to_owned), treatment, Some(seat.to_owned())]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn remedy(chair: &Chair) -> Option<String> {
+    match &chair.line {
+        Line::Starting | Line::Answering => None,
+        Line::Silent { .. } => Some(format!(
+            "look whether the machine is on, its computer interface is enabled, and the cable at {} is in",
+            chair.port
+        )),
+        Line::Faulty { .. } => Some(format!(
+            "the answers do not fit {}: look whether this is the machine that stands there, then at the cable",
+            chair.model
+        )),
+        Line::Down { why, .. } => Some(why.clone()),
+    }
+}
+
+fn values(chair: &Chair, now: Moment) -> String {
+    let first = FIRST.iter().filter_map(|key| chair.values.get(*key));
+    first.map(|value| shown(value, now)).collect::<Vec<_>>().join(" | ")
+}
+
+fn shown(value: &LastValue, now: Moment) -> String {
+    let unit = match value.unit.as_deref() {
+        None => String::new(),
+        Some("Cel") => " °C".to_owned(),
+        // UCUM brackets its special units, `mm[Hg]`; a page is no place for that.
+        Some(ucum) => format!(" {}", ucum.replace(['[', ']'], "")),
+    };
+    let doubt = if value.doubtful { "?" } else { "" };
+    format!("{} {}{doubt}{unit} ({} ago)", value.title, value.text, age(now, value.at))
+}
+
+fn spool(snapshot: &Snapshot) -> String {
+    let spool = &snapshot.spool;
+    let mut text =
+        format!("\nSpool: {} records, {} of {}\n", spool.records, bytes(spool.bytes), bytes(spool.max_bytes));
+    for volume in &spool.set_aside {
+        let _ = writeln!(
+            text,
+            "! volume {volume} was not complete and is set aside untouched; stop the gateway and run `chairside spool verify`"
+        );
+    }
+    text
+}
+
+fn upstreams(snapshot: &Snapshot) -> String {
+    let mut text = String::new();
+    for upstream in &snapshot.upstreams {
+        let mark = if upstream.trouble.is_some() || upstream.lost > 0 { '!' } else { ' ' };
+        let _ = writeln!(text, "{mark} {}: {}", upstream.name, counts(upstream, snapshot.now));
+        if let Some(trouble) = &upstream.trouble {
+            let word = if trouble.paused { "PAUSED" } else { "waiting" };
+            let _ = writeln!(text, "    {word}: {}", trouble.text);
+        }
+        if upstream.held > 0 {
+            let _ = writeln!(text, "    held records wait for a patient: `chairside seat CHAIR`");
+        }
+    }
+    text
+}
+
+fn counts(upstream: &UpstreamState, now: Moment) -> String {
+    let mut parts = vec![format!("{} delivered", upstream.delivered)];
+    for (count, word) in [
+        (upstream.waiting, "waiting"),
+        (upstream.held, "held"),
+        (upstream.skipped, "not asked for"),
+        (upstream.refused, "refused"),
+        (upstream.lost, "LOST"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{count} {word}"));
+        }
+    }
+    if let Some(oldest) = upstream.oldest_waiting {
+        parts.push(format!("oldest waits for {}", age(now, oldest)));
+    }
+    parts.join(", ")
+}
+
+/// `now - then`, as people say it.
+fn age(now: Moment, then: Moment) -> String {
+    let seconds = now.0.saturating_sub(then.0).max(0) / 1_000_000;
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+fn bytes(count: u64) -> String {
+    const STEP: u64 = 1024;
+    match count {
+        0..STEP => format!("{count} B"),
+        STEP..0x10_0000 => format!("{} KiB", count / STEP),
+        0x10_0000..0x4000_0000 => format!("{} MiB", count / 0x10_0000),
+        _ => format!("{} GiB", count / 0x4000_0000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{Spool, Stopped};
+    use std::collections::BTreeMap;
+
+    const NOON: i64 = 1_800_000_000_000_000;
+
+    fn ago(seconds: i64) -> Moment {
+        Moment(NOON - seconds * 1_000_000)
+    }
+
+    fn chair(name: &str, line: Line) -> Chair {
+        Chair {
+            name: name.to_owned(),
+            machine: "asset-14".to_owned(),
+            model: "kpoll/nikkiso_dbb27c".to_owned(),
+            port: "/dev/ttyS0".to_owned(),
+            every_s: 10.0,
+            line,
+            phase: Doing::Unknown,
+            seat: Seat::Empty,
+            treatment_since: None,
+            last_answer: None,
+            answered: 0,
+            missed: 0,
+            missed_in_a_row: 0,
+            values: BTreeMap::new(),
+        }
+    }
+
+    fn empty() -> Snapshot {
+        Snapshot {
+            gateway: "ward-3".to_owned(),
+            state: GatewayState::Ready,
+            since: ago(7300),
+            now: Moment(NOON),
+            clock_trusted: true,
+            spool: Spool { max_bytes: 16 << 30, ..Spool::default() },
+            ..Snapshot::default()
+        }
+    }
+
+    #[test]
+    fn a_default_install_says_what_to_do_next() {
+        insta::assert_snapshot!(page(&empty()), @r"
+        ward-3: ready, running for 2 h
+
+        Spool: 0 records, 0 B of 16 GiB
+
+        No chair yet: add a [[chair]] to the configuration, `chairside check` it, and restart.
+        ");
+    }
+
+    #[test]
+    fn a_silent_chair_and_a_paused_upstream_stand_out_with_what_to_do() {
+        let mut well = chair("chair-1", Line::Answering);
+        well.phase = Doing::Treating;
+        well.seat = Seat::Seated;
+        well.treatment_since = Some(ago(600));
+        well.values.insert(
+            "venous_pressure".to_owned(),
+            LastValue {
+                title: "venous pressure".to_owned(),
+                text: "120".to_owned(),
+                unit: Some("mm[Hg]".to_owned()),
+                at: ago(3),
+                doubtful: false,
+            },
+        );
+        let snapshot = Snapshot {
+            test: true,
+            clock_trusted: false,
+            chairs: vec![
+                well,
+                chair("chair-2", Line::Silent { since: ago(25) }),
+                chair(
+                    "chair-10",
+                    Line::Down { since: ago(300), why: "open /dev/ttyS0: there is no such port".to_owned() },
+                ),
+            ],
+            upstreams: vec![UpstreamState {
+                name: "ehr".to_owned(),
+                delivered: 120,
+                skipped: 0,
+                waiting: 7,
+                held: 3,
+                refused: 0,
+                lost: 0,
+                oldest_waiting: Some(ago(90)),
+                trouble: Some(Stopped {
+                    code: "certificate".to_owned(),
+                    text: "the receiver refused our certificate; renew it".to_owned(),
+                    paused: true,
+                }),
+            }],
+            ..empty()
+        };
+        insta::assert_snapshot!(page(&snapshot), @r"
+        ward-3: ready, running for 2 h, TEST data only
+        ! The clock of this computer is wrong; set it, or connect it to a time server.
+
+        Chairs: 1 of 3 answering
+          chair-1   answering, treating, treatment for 10 min, patient seated
+                    venous pressure 120 mmHg (3 s ago)
+        ! chair-2   SILENT for 25 s, no patient seated
+                    -> look whether the machine is on, its computer interface is enabled, and the cable at /dev/ttyS0 is in
+        ! chair-10  NO LINE for 5 min, no patient seated
+                    -> open /dev/ttyS0: there is no such port
+
+        Spool: 0 records, 0 B of 16 GiB
+        ! ehr: 120 delivered, 7 waiting, 3 held, oldest waits for 90 s
+            PAUSED: the receiver refused our certificate; renew it
+            held records wait for a patient: `chairside seat CHAIR`
+        ");
+    }
 }
