@@ -136,20 +136,52 @@ impl Unit {
         Self::ALL.iter().copied().find(|unit| unit.ucum() == code)
     }
 
-    /// `value` of this unit in `to`: exact where the ratio is a power of ten, else rounded to two more digits.
+    /// How numbers of this unit become numbers of `to`; worked out once, used for each reading.
     ///
     /// # Errors
-    /// [`UnitError`] when the dimensions differ or the digits do not fit.
-    pub fn convert(self, value: Decimal, to: Unit) -> Result<Decimal, UnitError> {
+    /// [`UnitError::Dimension`] when the two measure different things.
+    pub fn conversion(self, to: Unit) -> Result<Conversion, UnitError> {
         let (_, dimension, up, down) = self.row();
         let (_, to_dimension, to_up, to_down) = to.row();
         if dimension != to_dimension {
             return Err(UnitError::Dimension(self, to));
         }
         let ratio = (i128::from(up) * i128::from(to_down), i128::from(down) * i128::from(to_up));
-        match power_of_ten(ratio) {
-            Some(power) => value.times_power_of_ten(power).ok_or(UnitError::TooLong),
-            None => rounded(value, ratio).ok_or(UnitError::TooLong),
+        Ok(match power_of_ten(ratio) {
+            Some(0) => Conversion(Step::None),
+            Some(power) => Conversion(Step::Shift(power)),
+            None => Conversion(Step::Ratio(ratio)),
+        })
+    }
+
+    /// `value` of this unit in `to`: exact where the ratio is a power of ten, else rounded to two more digits.
+    ///
+    /// # Errors
+    /// [`UnitError`] when the dimensions differ or the digits do not fit.
+    pub fn convert(self, value: Decimal, to: Unit) -> Result<Decimal, UnitError> {
+        self.conversion(to)?.apply(value).ok_or(UnitError::TooLong)
+    }
+}
+
+/// A worked-out way from one unit to another of the same dimension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conversion(Step);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    None,
+    Shift(i8),
+    Ratio((i128, i128)),
+}
+
+impl Conversion {
+    /// The number in the other unit; `None` when its digits do not fit.
+    #[must_use]
+    pub fn apply(self, value: Decimal) -> Option<Decimal> {
+        match self.0 {
+            Step::None => Some(value),
+            Step::Shift(power) => value.times_power_of_ten(power),
+            Step::Ratio(ratio) => rounded(value, ratio),
         }
     }
 }
