@@ -2,18 +2,49 @@
 
 mod bytes;
 mod codec;
+mod crypto;
+pub mod key_source;
 pub mod keyring;
+mod pseudonym;
 pub mod record;
+mod record_number;
 
 use crate::model::name::{ChairName, MachineName};
 use crate::model::time::Timestamp;
 use std::fmt;
 
-/// What one recipient sees of a patient: an HMAC under that recipient's key.
+pub use pseudonym::Pseudonymiser;
+pub use record_number::RecordNumberError;
+
+/// What one recipient sees of a patient: 128 bits of an HMAC under that recipient's key, 32 hexadecimal digits.
+///
+/// It goes into a resource for that recipient and nowhere else, so it cannot be printed:
+///
+/// ```compile_fail,E0277
+/// fn show(pseudonym: chairside::privacy::Pseudonym) {
+///     println!("{pseudonym}");
+/// }
+/// ```
+/// ```compile_fail,E0277
+/// fn serialise<T: serde::Serialize>(_: T) {}
+/// fn show(pseudonym: chairside::privacy::Pseudonym) {
+///     serialise(pseudonym);
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pseudonym(String);
 
 impl Pseudonym {
+    fn from_mac(mac: [u8; 32]) -> Self {
+        use std::fmt::Write;
+        let mut text = String::with_capacity(32);
+        for byte in mac.iter().take(16) {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        Self(text)
+    }
+
     /// The text that goes into a resource for this recipient.
     #[must_use]
     pub fn as_str(&self) -> &str {
