@@ -193,3 +193,11 @@ impl Record {
         &self.body
     }
 }
+
+#[cfg(test)]
+impl Record {
+    /// A record of any body, for tests of what stands north of the border.
+    pub(crate) const fn sample(origin: Origin, treatment: Option<TreatmentId>, body: Body) -> Self {
+        Self { origin, treatment, body }
+    }
+}

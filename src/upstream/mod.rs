@@ -1,5 +1,9 @@
 //! Delivery: what every kind of upstream has in common.
 
+pub mod fhir;
+#[cfg(test)]
+mod golden;
+
 use crate::model::name::UpstreamName;
 use crate::privacy::record::{Correction, Revision, TreatmentId};
 use crate::spool::{Sequence, Stored, Verdict};

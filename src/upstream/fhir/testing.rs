@@ -1,0 +1,183 @@
+//! Records, settings and identities for the tests of this folder.
+
+use super::encode::Encoder;
+use super::r4::Resource;
+use crate::config::settings::{
+    Changes, Environment, Every, FhirSettings, GatewaySettings, KeySource, MinTls, ResourceKind, SendPolicy,
+    Subject, Unseated, UpstreamKind, UpstreamSettings, Wanted,
+};
+use crate::model::name::{ChairName, MachineName, UpstreamName};
+use crate::model::parameter::Parameter;
+use crate::model::time::{ClockTrust, Timestamp};
+use crate::model::value::{Doubts, Mark, Reading, Value};
+use crate::normalise::Origin;
+use crate::privacy::record::{Body, Record, Revision, TreatmentId};
+use crate::privacy::{Pseudonym, TreatmentStory};
+use crate::spool::{Sequence, StoreId, Stored};
+use crate::upstream::Identities;
+use chairside_drivers::kit::decimal::Decimal;
+use chairside_drivers::kit::driver::ModelId;
+use chairside_drivers::kit::time::Tick;
+use jiff::tz::TimeZone;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+/// The treatment of most tests.
+pub(crate) const TREATMENT: TreatmentId = TreatmentId::from_bytes([7; 16]);
+
+/// 2026-03-02T08:14:30Z.
+pub(crate) const NOON: Timestamp = Timestamp::from_micros(1_772_439_270_000_000);
+
+/// Bindings as the test says, ids by a plain hash.
+#[derive(Debug, Default)]
+pub(crate) struct Bindings {
+    /// By treatment: the revision in force and the patients of all of them.
+    bound: Mutex<BTreeMap<TreatmentId, Vec<&'static str>>>,
+    ended: Mutex<Option<Timestamp>>,
+}
+
+impl Bindings {
+    pub(crate) fn of(treatment: TreatmentId, patient: &'static str) -> Self {
+        let it = Self::default();
+        it.bind(treatment, patient);
+        it
+    }
+
+    pub(crate) fn bind(&self, treatment: TreatmentId, patient: &'static str) {
+        self.bound.lock().unwrap().entry(treatment).or_default().push(patient);
+    }
+
+    pub(crate) fn end(&self, at: Timestamp) {
+        *self.ended.lock().unwrap() = Some(at);
+    }
+}
+
+impl Identities for Bindings {
+    fn revision(&self, treatment: TreatmentId) -> Option<Revision> {
+        let bound = self.bound.lock().unwrap();
+        bound.get(&treatment).map(|patients| Revision(u32::try_from(patients.len()).unwrap()))
+    }
+
+    fn subject(&self, _: &UpstreamName, treatment: TreatmentId, revision: Revision) -> Option<Pseudonym> {
+        let index = usize::try_from(revision.0.checked_sub(1)?).unwrap();
+        let bound = self.bound.lock().unwrap();
+        bound.get(&treatment)?.get(index).map(|patient| Pseudonym::sample(patient))
+    }
+
+    fn treatment(&self, _: TreatmentId) -> Option<TreatmentStory> {
+        Some(TreatmentStory {
+            chair: ChairName::new("chair-1").unwrap(),
+            machine: MachineName::new("asset-14").unwrap(),
+            started: Timestamp::from_micros(NOON.as_micros() - 1_170_000_000),
+            ended: *self.ended.lock().unwrap(),
+        })
+    }
+
+    fn resource_id(&self, recipient: &UpstreamName, about: &[&[u8]]) -> uuid::Uuid {
+        let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        for part in [recipient.as_str().as_bytes()].iter().chain(about) {
+            hash.update(&u64::try_from(part.len()).unwrap().to_be_bytes());
+            hash.update(part);
+        }
+        uuid::Builder::from_custom_bytes(hash.finish().as_ref()[..16].try_into().unwrap()).into_uuid()
+    }
+}
+
+/// Settings that a test bends to its need.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    pub(crate) gateway: GatewaySettings,
+    pub(crate) upstream: UpstreamSettings,
+    pub(crate) fhir: FhirSettings,
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        let fhir = FhirSettings {
+            url: "https://ehr.clinic.example/fhir".to_owned(),
+            subject: Subject::Identifier,
+            resources: vec![
+                ResourceKind::Observation,
+                ResourceKind::Device,
+                ResourceKind::DeviceMetric,
+                ResourceKind::Procedure,
+            ],
+            environment: Environment::Production,
+        };
+        Self {
+            gateway: GatewaySettings {
+                name: "ward-3".to_owned(),
+                state_dir: "/nowhere".into(),
+                time_zone: TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap(),
+                unseated: Unseated::Hold,
+                namespace: "https://clinic.example/chairside".to_owned(),
+                environment: Environment::Production,
+                control: "/nowhere/control.sock".into(),
+            },
+            upstream: UpstreamSettings {
+                name: UpstreamName::new("ehr").unwrap(),
+                kind: UpstreamKind::Fhir(fhir.clone()),
+                ca: "/nowhere/ca.pem".into(),
+                certificate: "/nowhere/gateway.pem".into(),
+                key: KeySource::File { path: "/nowhere/gateway.key".into(), created: false },
+                min_tls: MinTls::V1_3,
+                send: SendPolicy {
+                    every: Every::Poll,
+                    settings: Changes::OnChange,
+                    spot: Wanted::Yes,
+                    alarms: Wanted::Yes,
+                },
+            },
+            fhir,
+        }
+    }
+}
+
+impl Site {
+    pub(crate) fn encoder(&self) -> Encoder {
+        Encoder::new(&self.gateway, &self.upstream, &self.fhir)
+    }
+
+    /// A gateway and a receiver of test data.
+    pub(crate) fn test() -> Self {
+        let mut site = Self::default();
+        site.gateway.environment = Environment::Test;
+        site.fhir.environment = Environment::Test;
+        site
+    }
+}
+
+pub(crate) fn origin() -> Origin {
+    Origin {
+        chair: ChairName::new("chair-1").unwrap(),
+        machine: MachineName::new("asset-14").unwrap(),
+        model: ModelId::from_static("kpoll/nikkiso_dbb27c"),
+        at: NOON,
+        tick: Tick::ZERO,
+        clock: ClockTrust::Trusted,
+        slot: None,
+        previous: Some(Timestamp::from_micros(NOON.as_micros() - 10_000_000)),
+        simulated: false,
+    }
+}
+
+pub(crate) fn stored(sequence: u64, treatment: Option<TreatmentId>, body: Body) -> Stored {
+    stored_at(sequence, origin(), treatment, body)
+}
+
+pub(crate) fn stored_at(sequence: u64, origin: Origin, treatment: Option<TreatmentId>, body: Body) -> Stored {
+    let record = Record::sample(origin, treatment, body);
+    Stored { store: StoreId([3; 16]), sequence: Sequence(sequence), record }
+}
+
+pub(crate) fn value(key: &str, reading: Reading, mark: Mark) -> Value {
+    Value { parameter: Parameter::from_key(key).unwrap(), reading, mark, doubts: Doubts::NONE }
+}
+
+pub(crate) fn number(key: &str, text: &str) -> Value {
+    value(key, Reading::Number(Decimal::parse(text.as_bytes()).unwrap()), Mark::New)
+}
+
+pub(crate) fn json(resource: &Resource) -> serde_json::Value {
+    serde_json::to_value(resource).unwrap()
+}
