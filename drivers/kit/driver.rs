@@ -60,6 +60,10 @@ pub enum FrameFault {
 }
 
 impl FrameFault {
+    /// Every reason.
+    pub const ALL: [FrameFault; 6] =
+        [Self::Leftover, Self::Length, Self::Check, Self::Walk, Self::Value, Self::Cut];
+
     /// A stable word for metrics, logs and `status`.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -228,7 +232,7 @@ pub struct Channel {
 }
 
 /// One value as the machine gave it, in the machine's unit.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reading {
     /// An exact number.
     Number(Decimal),
@@ -246,8 +250,6 @@ pub enum Reading {
     /// The machine said that it has no reading.
     Absent,
 }
-
-impl Eq for Reading {}
 
 /// An opaque token of a spot measurement (its time or count on the machine). It cannot be printed or sent.
 #[derive(Clone, Copy, PartialEq, Eq)]

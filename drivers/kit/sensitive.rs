@@ -59,3 +59,5 @@ impl<T: Zeroize + PartialEq> PartialEq for Sensitive<T> {
         *self.0 == *other.0
     }
 }
+
+impl<T: Zeroize + Eq> Eq for Sensitive<T> {}

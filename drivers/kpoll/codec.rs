@@ -62,6 +62,12 @@ impl Kpoll {
         Some((at_least_one(late + self.next_start(rest)), FrameFault::Cut))
     }
 
+    /// Drops what claimed to be a frame, up to where the next one may begin in it. Never looks behind the claim, so
+    /// that the verdict is the same however the bytes were split.
+    fn junk<F>(&self, late: usize, claimed: &[u8], why: FrameFault) -> Step<F> {
+        Step::Junk { used: at_least_one(late + self.next_start(claimed)), why }
+    }
+
     fn head(&self, buf: &[u8]) -> Head {
         let mut reader = Reader::new(buf);
         match reader.byte() {
@@ -106,22 +112,22 @@ impl Codec for Kpoll {
     #[inline]
     fn decode<'a>(&self, buf: &'a [u8]) -> Step<Frame<'a>> {
         let (late, rest) = split_late_terminator(buf);
-        let junk = |why| Step::Junk { used: at_least_one(late + self.next_start(rest)), why };
         let length = match self.head(rest) {
             Head::Partial => return Step::NeedMore,
-            Head::No => return junk(FrameFault::Leftover),
+            Head::No => return self.junk(late, rest, FrameFault::Leftover),
             Head::Body(length) => length,
         };
-        if length == 0 || length > LONGEST_BODY {
-            return junk(FrameFault::Length);
-        }
         let mut reader = Reader::new(rest);
+        if length == 0 || length > LONGEST_BODY {
+            return self.junk(late, reader.take(HEAD).unwrap_or(rest), FrameFault::Length);
+        }
         let (Some(summed), Some(check)) = (reader.take(HEAD + length), reader.array::<CHECK>()) else {
             return Step::NeedMore;
         };
         // PROTOCOL.md 2: CK sums K to the last body byte, modulo 256, in lowercase hexadecimal.
         if lower_hex(*check) != Some(sum8(summed)) {
-            return junk(FrameFault::Check);
+            let claimed = rest.get(..HEAD + length + CHECK).unwrap_or(rest);
+            return self.junk(late, claimed, FrameFault::Check);
         }
         let used = at_least_one(late + HEAD + length + CHECK);
         let body = summed.get(HEAD..).unwrap_or_default();
