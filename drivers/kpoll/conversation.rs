@@ -96,8 +96,9 @@ impl Conversation {
 }
 
 impl Driver for Conversation {
-    fn handle_open(&mut self, _now: Tick) {
-        self.received.clear();
+    fn handle_open(&mut self, now: Tick) {
+        // A port that is opened anew was closed, whether that was told or not: no slot stays open.
+        self.handle_close(now);
         self.state = State::Idle;
     }
 
