@@ -74,6 +74,7 @@ impl<P: Port> Line<P> {
             }
             Ok(Err(cause)) => Err(self.closed(Some(cause))),
             Err(_) => {
+                port.abandon();
                 self.port = None;
                 Err(LineError::Stuck { port: self.path.clone(), limit: WRITE_LIMIT })
             }

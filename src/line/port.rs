@@ -15,9 +15,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_serial::{ClearBuffer, ErrorKind, SerialPort as _, SerialStream};
 
 /// Anything bytes can come from and go to: a tty, and in tests a pipe in virtual time.
-pub trait Port: AsyncRead + AsyncWrite + Unpin + Send {}
+pub trait Port: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Drops what has not left yet. Closing a tty waits up to 30 s for its last bytes, and a stuck one never sends them.
+    fn abandon(&mut self) {}
+}
 
-impl<P: AsyncRead + AsyncWrite + Unpin + Send> Port for P {}
+impl Port for tokio::io::DuplexStream {}
+
+impl Port for SerialPort {
+    fn abandon(&mut self) {
+        if let Self::Poll(port) = self {
+            // Where this is refused the port is gone, and with it what it held.
+            let _ = port.clear(ClearBuffer::Output);
+        }
+    }
+}
 
 /// An open tty or pseudo-terminal.
 #[derive(Debug)]
