@@ -1,3 +1,5 @@
+//! What each kind of record becomes, held against golden resources.
+
 use super::*;
 use crate::model::alarm::{Alarm, AlarmEdge, Phase};
 use crate::model::value::{Doubts, Reading};
