@@ -51,6 +51,12 @@ impl Pseudonym {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// A pseudonym of nobody, for tests of what stands north of the border.
+    #[cfg(test)]
+    pub(crate) fn sample(text: &str) -> Self {
+        Self(text.to_owned())
+    }
 }
 
 impl fmt::Debug for Pseudonym {
