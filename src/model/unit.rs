@@ -11,6 +11,8 @@ pub enum Unit {
     Kilopascal,
     /// `mL`
     Millilitre,
+    /// `dL`, for machines that count tenths of a litre
+    Decilitre,
     /// `L`
     Litre,
     /// `mL/min`
@@ -79,6 +81,7 @@ impl Unit {
         Self::MillimetreOfMercury,
         Self::Kilopascal,
         Self::Millilitre,
+        Self::Decilitre,
         Self::Litre,
         Self::MillilitrePerMinute,
         Self::MillilitrePerHour,
@@ -102,6 +105,7 @@ impl Unit {
             // 1 kPa = 7.50061683 mm[Hg] (conventional mercury, 133.322387415 Pa).
             Self::Kilopascal => ("kPa", D::Pressure, 750_061_683, 100_000_000),
             Self::Millilitre => ("mL", D::Volume, 1, 1),
+            Self::Decilitre => ("dL", D::Volume, 100, 1),
             Self::Litre => ("L", D::Volume, 1000, 1),
             Self::MillilitrePerMinute => ("mL/min", D::Flow, 60, 1),
             Self::MillilitrePerHour => ("mL/h", D::Flow, 1, 1),
@@ -214,6 +218,7 @@ mod tests {
         assert_eq!(converted("00.68", Unit::Litre, Unit::Millilitre), "680");
         assert_eq!(converted("0.805", Unit::LitrePerHour, Unit::MillilitrePerHour), "805");
         assert_eq!(converted("680", Unit::Millilitre, Unit::Litre), "0.680");
+        assert_eq!(converted("00661", Unit::Decilitre, Unit::Litre), "66.1");
     }
 
     #[test]

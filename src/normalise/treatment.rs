@@ -231,7 +231,9 @@ impl Judge {
             let clearing = self.running.is_some_and(|running| !running.advanced) && age <= CLEARING;
             return (!clearing).then_some(EndReason::ElapsedFell);
         }
-        (!agrees(seen.minutes, minutes, now.since(seen.at))).then_some(EndReason::LostTrack)
+        // Only over a silence can one treatment end and another get as far; from poll to poll a fall says it all.
+        let silence = now.since(seen.at);
+        (silence > COARSE && !agrees(seen.minutes, minutes, silence)).then_some(EndReason::LostTrack)
     }
 
     /// Remembers what this poll says about time and flow.
@@ -305,3 +307,6 @@ fn micros(minutes: Decimal) -> Option<i128> {
     let unit = 10_i128.checked_pow(u32::from(minutes.scale()))?;
     Some(i128::from(minutes.mantissa()).checked_mul(60_000_000)? / unit)
 }
+
+#[cfg(test)]
+mod tests;
