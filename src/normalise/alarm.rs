@@ -86,13 +86,17 @@ impl Watch {
         }
     }
 
-    /// Tells what has waited long enough.
+    /// Before a poll is heard: a stretch of counting ends after ten minutes.
+    pub(super) fn prepare(&mut self, now: Tick, out: &mut Vec<Capture>) {
+        if self.chatter.as_ref().is_some_and(|chatter| now.since(chatter.began.origin.tick) >= CHATTER) {
+            self.end_chatter(out);
+        }
+    }
+
+    /// After a poll was heard: a fall that has waited long enough stands.
     pub(super) fn settle(&mut self, now: Tick, out: &mut Vec<Capture>) {
         if self.fallen_for(now).is_some_and(|wait| wait >= SAME_ALARM) {
             self.let_fall(out);
-        }
-        if self.chatter.as_ref().is_some_and(|chatter| now.since(chatter.began.origin.tick) >= CHATTER) {
-            self.end_chatter(out);
         }
     }
 
@@ -201,3 +205,6 @@ fn capture(alarm: Alarm, stamp: Stamp, edge: Edge, raised: Raised) -> Capture {
     let edge = AlarmEdge { alarm, phase: edge, raw: raised.raw, occurrence: raised.occurrence };
     Capture { origin: stamp.origin, phase: stamp.phase, finding: Finding::Alarm(edge), identity: Vec::new() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -266,6 +266,9 @@ impl Normaliser {
 
     fn tell_alarms(&mut self, origin: &Origin, out: &mut Vec<Capture>) {
         let phase = self.judge.phase();
+        for alarm in &mut self.alarms {
+            alarm.prepare(origin.tick, out);
+        }
         for &(index, raw) in &self.heard.alarms {
             if let Some(alarm) = self.alarms.get_mut(index) {
                 alarm.hear(raw, origin, phase, out);
@@ -348,3 +351,8 @@ impl Previous {
         }
     }
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -136,3 +136,6 @@ impl SpotGroup {
                 .any(|pair| matches!(pair, (Some(seen), Some(known)) if seen.compare(*known).is_ne()))
     }
 }
+
+#[cfg(test)]
+mod tests;
