@@ -40,7 +40,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         path: "src/privacy",
-        except: &["src/privacy/keyring", "src/privacy/root_key"],
+        except: &["src/privacy/keyring", "src/privacy/key_source"],
         forbidden: ENVIRONMENT,
         why: "the border does no IO but to load and keep its keys",
     },

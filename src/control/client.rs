@@ -118,8 +118,9 @@ async fn exchange(socket: &Path, request: &Wire) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::Caller;
     use crate::control::Request;
-    use crate::control::server::{Caller, ControlSocket, Desk};
+    use crate::control::server::{ControlSocket, Desk};
     use std::sync::Arc;
 
     struct Echo;

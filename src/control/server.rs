@@ -1,6 +1,7 @@
 //! The daemon's side of the control socket.
 
 use super::{Answer, MAX_REQUEST, RefusalCode, Request};
+use crate::audit::Caller;
 use std::future::Future;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -37,13 +38,6 @@ impl ControlError {
     pub fn is_permission(&self) -> bool {
         self.source.kind() == io::ErrorKind::PermissionDenied
     }
-}
-
-/// The user who asks, as the operating system knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// The user id; `None` where the system does not say.
-    pub uid: Option<u32>,
 }
 
 /// Answers requests.
