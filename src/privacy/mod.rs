@@ -7,8 +7,8 @@ pub mod key_source;
 pub mod keyring;
 mod pseudonym;
 pub mod record;
-#[cfg_attr(not(test), expect(dead_code, reason = "the seats, which come next, read record numbers"))]
 mod record_number;
+pub mod seats;
 
 use crate::model::name::{ChairName, MachineName};
 use crate::model::time::Timestamp;

@@ -30,12 +30,9 @@ impl Pseudonymiser {
         let Capture { origin, phase, finding, identity } = capture;
         // Wiped here: the patient is named by the seat, never by what a machine says.
         drop(identity);
-        let of_a_patient = match (&finding, phase) {
-            (Finding::TreatmentStarted | Finding::TreatmentEnded(_), _)
-            | (Finding::Values(_) | Finding::Alarm(_), Phase::Treating | Phase::Ending) => true,
-            (Finding::Values(_) | Finding::Alarm(_), Phase::Idle | Phase::Preparing | Phase::Rinsing) => {
-                false
-            }
+        let of_a_treatment = match &finding {
+            Finding::TreatmentStarted | Finding::TreatmentEnded(_) => true,
+            Finding::Values(_) | Finding::Alarm(_) => phase == Phase::Treating,
         };
         let body = match finding {
             Finding::Values(values) => Body::Values(values),
@@ -43,10 +40,11 @@ impl Pseudonymiser {
             Finding::TreatmentStarted => Body::TreatmentStarted,
             Finding::TreatmentEnded(reason) => Body::TreatmentEnded(reason),
         };
-        Record::assemble(origin, treatment.filter(|_| of_a_patient), body)
+        Record::assemble(origin, treatment.filter(|_| of_a_treatment), body)
     }
 
-    fn pseudonym(&self, recipient: &UpstreamName, row: RowId) -> Option<Pseudonym> {
+    /// What this recipient sees of a patient.
+    pub(super) fn pseudonym(&self, recipient: &UpstreamName, row: RowId) -> Option<Pseudonym> {
         let state = self.keyring.state();
         let mac = state.recipients.get(recipient)?.mac("chairside pseudonym 1", &[&row.0]);
         Some(Pseudonym::from_mac(mac))
@@ -164,9 +162,9 @@ mod tests {
     }
 
     #[test]
-    fn readings_of_a_rinse_are_the_machines_own_whatever_treatment_is_given() {
+    fn readings_outside_treating_are_the_machines_own_whatever_treatment_is_given() {
         let border = pseudonymiser();
-        for phase in [Phase::Idle, Phase::Preparing, Phase::Rinsing] {
+        for phase in [Phase::Idle, Phase::Preparing, Phase::Ending, Phase::Rinsing] {
             let record = border.seal(capture(Finding::Values(vec![]), phase), Some(TREATMENT));
             assert_eq!(record.treatment(), None, "{phase:?}");
         }

@@ -65,6 +65,11 @@ impl Treatment {
         Revision(u32::try_from(self.bindings.len()).unwrap_or(u32::MAX))
     }
 
+    /// The patient in force.
+    pub(in crate::privacy) fn patient(&self) -> Option<RowId> {
+        self.bindings.last().copied()
+    }
+
     /// The patient of a revision; 0 is nobody.
     pub(in crate::privacy) fn patient_of(&self, revision: Revision) -> Option<RowId> {
         self.bindings.get(usize::try_from(revision.0.checked_sub(1)?).ok()?).copied()

@@ -1,0 +1,353 @@
+//! Seats: who is which treatment. A nurse's word binds one treatment of one chair, and dies with it.
+//!
+//! A record names its treatment; the binding says, apart from it and sealed in the keyring, which patient that is. So a
+//! late or corrected seat changes one binding and rewrites no record. Everything here is durable before it returns.
+
+mod rules;
+
+use super::keyring::state::{Chair, State};
+use super::keyring::{Keyring, KeyringError};
+use super::record::{Correction, TreatmentId};
+use super::record_number::{RecordNumber, RecordNumberError};
+use crate::config::settings::Unseated;
+use crate::model::name::{ChairName, MachineName};
+use crate::model::time::Timestamp;
+use chairside_drivers::kit::decimal::Decimal;
+use chairside_drivers::kit::sensitive::Sensitive;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A seat waits this long for the chair's next treatment.
+pub const WAITS: Duration = Duration::from_secs(2 * 3600);
+/// A late seat still binds a treatment this long after its end.
+pub const LATE: Duration = Duration::from_secs(30 * 60);
+/// No treatment is longer; one that a restart left open for longer is over.
+pub const LONGEST: Duration = Duration::from_secs(12 * 3600);
+/// Progress is written this often; between two writes a restart finds it this old.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5 * 60);
+
+/// The seats of every chair.
+#[derive(Debug)]
+pub struct Seats {
+    keyring: Arc<Keyring>,
+    unseated: Unseated,
+    live: Mutex<Live>,
+}
+
+/// What need not survive a restart.
+#[derive(Debug, Default)]
+struct Live {
+    /// Treatments that the machine itself confirmed since this process started.
+    settled: BTreeSet<TreatmentId>,
+    progress: BTreeMap<TreatmentId, (Timestamp, Decimal)>,
+    /// When progress was last written.
+    written: Option<Timestamp>,
+}
+
+/// The treatment that runs on a chair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// Its id.
+    pub id: TreatmentId,
+    /// Since when.
+    pub started: Timestamp,
+    /// The machine's elapsed time when it was last seen, and when that was; what a restart goes on from.
+    pub progress: Option<(Timestamp, Decimal)>,
+    /// Whether a patient is bound to it.
+    pub seated: bool,
+    /// Whether the machine has confirmed it since this process started; until then nobody else can be seated on it.
+    pub settled: bool,
+}
+
+/// What an act of seating did, and what is left for the caller to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seated {
+    /// What to tell whoever acted.
+    pub outcome: SeatOutcome,
+    /// Held records of this treatment may go out now.
+    pub release: Option<TreatmentId>,
+    /// This treatment was ended by the act: write its `TreatmentEnded(Reseated)`.
+    pub ended: Option<TreatmentId>,
+    /// This treatment was begun by the act: write its `TreatmentStarted` and tell the chair's normaliser.
+    pub started: Option<TreatmentId>,
+    /// What was sent under the old revision has to be rewritten: append this.
+    pub correction: Option<Correction>,
+}
+
+/// What an act of seating did, for the person who acted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeatOutcome {
+    /// The running treatment is the patient's, from its start.
+    Bound {
+        /// Its start.
+        since: Timestamp,
+    },
+    /// No treatment runs; the one that ended at `ended` is the patient's. The next one is nobody's yet.
+    BoundLate {
+        /// Its start.
+        since: Timestamp,
+        /// Its end.
+        ended: Timestamp,
+    },
+    /// No treatment runs; the chair's next one will be the patient's if it begins by then.
+    Waiting {
+        /// The seat is void after this.
+        until: Timestamp,
+    },
+    /// This patient was seated already.
+    AlreadySeated,
+    /// Another patient was seated: that treatment ended and the patient's own began.
+    Changed,
+    /// The treatment was another patient's by mistake and is this patient's now, from its start.
+    Corrected {
+        /// Its start.
+        since: Timestamp,
+    },
+    /// The treatment ended, and another began that is nobody's.
+    Unseated,
+    /// The seat that waited for the next treatment is void.
+    WaitingCancelled,
+    /// Nothing ran and nobody waited.
+    NobodySeated,
+}
+
+/// Why somebody cannot be seated.
+#[derive(Debug, thiserror::Error)]
+pub enum SeatError {
+    /// What was typed or scanned.
+    #[error(transparent)]
+    RecordNumber(#[from] RecordNumberError),
+    /// After a restart, the machine has not yet said whether the treatment of before goes on.
+    #[error(
+        "the gateway has started anew and {0}'s machine has not yet said whether its treatment goes on; \
+         seat again once the machine has answered"
+    )]
+    Unsettled(ChairName),
+    /// Nothing to correct.
+    #[error("no treatment of {0} is known that could be corrected")]
+    NoTreatment(ChairName),
+    /// Records of the treatment may be gone from the spool.
+    #[error(
+        "the last treatment of {chair} began more than {hours} h ago and some of its records may be gone from the \
+         spool; correct it by hand in every system that received it"
+    )]
+    TooLate {
+        /// The chair.
+        chair: ChairName,
+        /// For how long a correction is possible.
+        hours: u64,
+    },
+    /// The keyring.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+}
+
+impl Seats {
+    /// The seats in this keyring. `unseated` says whether records of an unbound treatment go out as the machine's own,
+    /// so that a first seat has something to rewrite.
+    #[must_use]
+    pub fn new(keyring: Arc<Keyring>, unseated: Unseated) -> Self {
+        Self { keyring, unseated, live: Mutex::default() }
+    }
+
+    /// The machine began a treatment: draws its id and its data key, and binds the seat that waited for it. One that
+    /// still ran on this chair is ended.
+    ///
+    /// # Errors
+    /// [`KeyringError`] when it cannot be made durable; then nothing has begun.
+    pub fn treatment_started(
+        &self,
+        chair: &ChairName,
+        machine: &MachineName,
+        at: Timestamp,
+    ) -> Result<TreatmentId, KeyringError> {
+        let mut live = self.live();
+        let before = self.keyring.state().chairs.get(chair).and_then(|chair| chair.running);
+        let id = self.keyring.change(|state| rules::start(state, chair, machine, at))?;
+        live.forget(before);
+        live.settled.insert(id);
+        Ok(id)
+    }
+
+    /// The machine ended its treatment; `None` where none ran.
+    ///
+    /// # Errors
+    /// [`KeyringError`] when it cannot be made durable; then it still runs.
+    pub fn treatment_ended(
+        &self,
+        chair: &ChairName,
+        at: Timestamp,
+    ) -> Result<Option<TreatmentId>, KeyringError> {
+        let mut live = self.live();
+        let ended: Option<TreatmentId> =
+            self.keyring.change(|state| Ok::<_, KeyringError>(rules::end(state, chair, at)))?;
+        live.forget(ended);
+        Ok(ended)
+    }
+
+    /// The treatment that runs on a chair.
+    #[must_use]
+    pub fn running(&self, chair: &ChairName) -> Option<Running> {
+        let live = self.live();
+        let state = self.keyring.state();
+        let known = state.chairs.get(chair)?;
+        let id = known.running?;
+        let treatment = state.treatments.get(&id)?;
+        Some(Running {
+            id,
+            started: treatment.started,
+            progress: live.progress.get(&id).copied().or(known.progress),
+            seated: treatment.patient().is_some(),
+            settled: live.settled.contains(&id),
+        })
+    }
+
+    /// Until when a seat waits for the chair's next treatment.
+    #[must_use]
+    pub fn waiting(&self, chair: &ChairName, at: Timestamp) -> Option<Timestamp> {
+        let waiting = self.keyring.state().chairs.get(chair)?.waiting?;
+        rules::waits(waiting, at).then(|| waiting.since.after(WAITS))
+    }
+
+    /// The machine is treating and shows this elapsed time: the running treatment is settled and a restart can go on with
+    /// it. To be called with every such poll; it is written at once the first time and then every five minutes, for all
+    /// chairs together.
+    ///
+    /// # Errors
+    /// [`KeyringError`] when it was due and cannot be made durable.
+    pub fn progress(&self, chair: &ChairName, at: Timestamp, elapsed: Decimal) -> Result<(), KeyringError> {
+        let mut live = self.live();
+        let state = self.keyring.state();
+        let Some(Chair { running: Some(id), progress: durable, .. }) = state.chairs.get(chair) else {
+            return Ok(());
+        };
+        live.settled.insert(*id);
+        live.progress.insert(*id, (at, elapsed));
+        let fresh =
+            live.written.and_then(|written| rules::age(at, written)).is_some_and(|age| age < PROGRESS_EVERY);
+        if fresh && durable.is_some() {
+            return Ok(());
+        }
+        self.write_progress(&live)?;
+        live.written = Some(at);
+        Ok(())
+    }
+
+    /// Writes the progress of all chairs now: when the gateway stops in an orderly way.
+    ///
+    /// # Errors
+    /// [`KeyringError`] when it cannot be made durable.
+    pub fn close(&self) -> Result<(), KeyringError> {
+        self.write_progress(&self.live())
+    }
+
+    /// This patient sits on this chair.
+    ///
+    /// # Errors
+    /// [`SeatError`] says what to do; then nothing has changed.
+    pub fn seat(
+        &self,
+        chair: &ChairName,
+        record_number: Sensitive<String>,
+        at: Timestamp,
+    ) -> Result<Seated, SeatError> {
+        let number = RecordNumber::parse(&record_number)?;
+        self.act(chair, at, |state, settled| {
+            let row = rules::row(state, &number)?;
+            rules::seat(state, chair, row, at, settled)
+        })
+    }
+
+    /// The chair's treatment, or its last one, was this patient's all along.
+    ///
+    /// # Errors
+    /// [`SeatError`] says what to do; then nothing has changed. Past `keep_delivered`, records of the treatment may be gone.
+    pub fn correct(
+        &self,
+        chair: &ChairName,
+        record_number: Sensitive<String>,
+        at: Timestamp,
+        keep_delivered: Duration,
+    ) -> Result<Seated, SeatError> {
+        let number = RecordNumber::parse(&record_number)?;
+        self.act(chair, at, |state, settled| {
+            let row = rules::row(state, &number)?;
+            rules::correct(state, chair, row, at, keep_delivered, settled)
+        })
+    }
+
+    /// Nobody sits on this chair any more, or nobody that is known.
+    ///
+    /// # Errors
+    /// [`SeatError`] when it cannot be made durable; then nothing has changed.
+    pub fn unseat(&self, chair: &ChairName, at: Timestamp) -> Result<Seated, SeatError> {
+        self.act(chair, at, |state, _| rules::unseat(state, chair, at))
+    }
+
+    /// Drops seats that waited too long. To be called now and then: a seat that nobody needs is not kept.
+    ///
+    /// # Errors
+    /// [`KeyringError`] when it cannot be made durable.
+    pub fn purge(&self, at: Timestamp) -> Result<(), KeyringError> {
+        self.keyring.change(|state| {
+            rules::purge(state, at);
+            Ok(())
+        })
+    }
+
+    fn act(
+        &self,
+        chair: &ChairName,
+        at: Timestamp,
+        act: impl FnOnce(&mut State, rules::Settled) -> Result<Seated, SeatError>,
+    ) -> Result<Seated, SeatError> {
+        let mut live = self.live();
+        let running = self.keyring.state().chairs.get(chair).and_then(|chair| chair.running);
+        let settled = match running {
+            Some(id) if !live.settled.contains(&id) => rules::Settled::No,
+            _ => rules::Settled::Yes,
+        };
+        let mut seated = self.keyring.change(|state| {
+            rules::purge(state, at);
+            act(state, settled)
+        })?;
+        if settled == rules::Settled::Yes {
+            live.settled.extend(seated.started);
+        }
+        live.forget(seated.ended);
+        // Under the hold policy nothing went out under revision 0, so there is nothing to rewrite.
+        if self.unseated == Unseated::Hold {
+            seated.correction = seated.correction.filter(|correction| correction.old.0 > 0);
+        }
+        Ok(seated)
+    }
+
+    fn write_progress(&self, live: &Live) -> Result<(), KeyringError> {
+        self.keyring.change(|state| {
+            for chair in state.chairs.values_mut() {
+                let seen = chair.running.and_then(|id| live.progress.get(&id).copied());
+                chair.progress = seen.or(chair.progress);
+            }
+            Ok(())
+        })
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    fn forget(&mut self, ended: Option<TreatmentId>) {
+        if let Some(id) = ended {
+            self.settled.remove(&id);
+            self.progress.remove(&id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod schedules;
+#[cfg(test)]
+mod tests;

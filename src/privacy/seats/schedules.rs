@@ -1,0 +1,355 @@
+//! Random binding schedules against an oracle of their own: no treatment is ever the wrong patient's.
+//!
+//! The oracle keeps no state that it updates. It looks at the written history of a chair and asks of one treatment: whose
+//! word reached it last, by the rules as the ward knows them?
+
+use super::*;
+use crate::model::name::UpstreamName;
+use crate::privacy::Pseudonymiser;
+use crate::upstream::Identities;
+use proptest::prelude::*;
+
+/// What happens to a chair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    Start,
+    End,
+    Progress,
+    Seat(u8),
+    Correct(u8),
+    Unseat,
+    Restart,
+}
+
+/// One line of a chair's history.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    minute: u64,
+    act: Act,
+}
+
+/// One treatment as the history tells it: born and died at these lines.
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    born: usize,
+    died: Option<usize>,
+    /// The minute of its end, which is earlier than the line for one that a restart left open too long.
+    ended: u64,
+}
+
+const KEEP_MINUTES: u64 = 3 * 24 * 60;
+
+/// A chair's history up to some line.
+struct History<'a> {
+    lines: &'a [Entry],
+    lives: Vec<Life>,
+}
+
+impl<'a> History<'a> {
+    fn read(lines: &'a [Entry]) -> Self {
+        let mut history = Self { lines, lives: Vec::new() };
+        for (line, Entry { minute, act }) in lines.iter().enumerate() {
+            let running = history.running(line);
+            let (dies, born) = match act {
+                Act::Start => (Some(*minute), true),
+                Act::End => (Some(*minute), false),
+                Act::Unseat => (Some(*minute), running.is_some()),
+                Act::Seat(patient) => match running {
+                    None => (None, false),
+                    Some(life) => history.seat_on(life, line, *patient),
+                },
+                Act::Correct(_) => match running {
+                    // An act that is refused changes nothing, not even this.
+                    Some(life) if history.left_open_too_long(life, line) && history.kept(life, line) => {
+                        (Some(history.last_sign(life, line)), false)
+                    }
+                    _ => (None, false),
+                },
+                Act::Progress | Act::Restart => (None, false),
+            };
+            if let (Some(ended), Some(life)) = (dies, running) {
+                history.lives[life].died = Some(line);
+                history.lives[life].ended = ended;
+            }
+            if born {
+                history.lives.push(Life { born: line, died: None, ended: 0 });
+            }
+        }
+        history
+    }
+
+    /// Another patient on somebody's treatment begins an own one; a treatment left open too long ends.
+    fn seat_on(&self, life: usize, line: usize, patient: u8) -> (Option<u64>, bool) {
+        let whose = self.patient(life, line);
+        if whose == Some(patient) {
+            return (None, false);
+        }
+        if self.left_open_too_long(life, line) {
+            return (Some(self.last_sign(life, line)), false);
+        }
+        let taken = self.settled(life, line) && whose.is_some();
+        (taken.then_some(self.lines[line].minute), taken)
+    }
+
+    fn running(&self, line: usize) -> Option<usize> {
+        self.lives.iter().position(|life| life.born < line && life.died.is_none_or(|died| died >= line))
+    }
+
+    /// The last treatment that is over before this line acts.
+    fn last(&self, line: usize) -> Option<usize> {
+        self.lives.iter().rposition(|life| life.born < line)
+    }
+
+    /// Whether the machine has spoken for the treatment since the last restart.
+    fn settled(&self, life: usize, line: usize) -> bool {
+        for back in (0..line).rev() {
+            match self.lines[back].act {
+                Act::Restart => return false,
+                Act::Progress if back > self.lives[life].born => return true,
+                _ if back == self.lives[life].born => {
+                    // Begun by the machine, or by hand on a treatment that the machine had confirmed.
+                    let by_machine = self.lines[back].act == Act::Start;
+                    let before = self.lives.iter().position(|other| other.died == Some(back));
+                    return by_machine || before.is_some_and(|before| self.settled(before, back));
+                }
+                _ => {}
+            }
+        }
+        false
+    }
+
+    fn left_open_too_long(&self, life: usize, line: usize) -> bool {
+        let age = self.lines[line].minute - self.lines[self.lives[life].born].minute;
+        !self.settled(life, line) && age >= 12 * 60
+    }
+
+    fn last_sign(&self, life: usize, line: usize) -> u64 {
+        let born = self.lives[life].born;
+        let heard = self.lines[born..line].iter().filter(|entry| entry.act == Act::Progress);
+        heard.map(|entry| entry.minute).chain([self.lines[born].minute]).max().unwrap()
+    }
+
+    /// Whose treatment it is, as far as the lines before this one say.
+    fn patient(&self, life: usize, line: usize) -> Option<u8> {
+        let Life { born, .. } = self.lives[life];
+        let mut whose = match self.lines[born].act {
+            Act::Seat(patient) => Some(patient),
+            Act::Start => self.awaited(born),
+            _ => None,
+        };
+        for reached in born + 1..line {
+            match self.lines[reached].act {
+                Act::Seat(patient) if whose.is_none() && self.reaches(life, reached) => whose = Some(patient),
+                Act::Correct(patient) if self.corrects(life, reached) => whose = Some(patient),
+                _ => {}
+            }
+        }
+        whose
+    }
+
+    /// Whether a seat at this line binds an unbound treatment: it runs, or ended at most half an hour ago with none since.
+    fn reaches(&self, life: usize, line: usize) -> bool {
+        if self.running(line) == Some(life) && self.lives[life].died != Some(line) {
+            return self.settled(life, line);
+        }
+        self.lives[life].died.is_some_and(|died| died <= line)
+            && self.last(line) == Some(life)
+            && self.lines[line].minute - self.lives[life].ended <= 30
+    }
+
+    fn corrects(&self, life: usize, line: usize) -> bool {
+        let runs = self.running(line) == Some(life) && self.lives[life].died != Some(line);
+        let last = self.lives[life].died.is_some_and(|died| died <= line) && self.last(line) == Some(life);
+        self.kept(life, line)
+            && if runs { self.settled(life, line) } else { last && self.awaited(line).is_none() }
+    }
+
+    fn kept(&self, life: usize, line: usize) -> bool {
+        self.lines[line].minute - self.lines[self.lives[life].born].minute <= KEEP_MINUTES
+    }
+
+    /// For whom a seat waits when this line acts: the last word since the last treatment, at most two hours old.
+    fn awaited(&self, line: usize) -> Option<u8> {
+        let since =
+            self.lives.iter().filter_map(|life| life.died).filter(|died| *died < line).max().unwrap_or(0);
+        if self.running(line).is_some() {
+            return None;
+        }
+        for back in (since..line).rev() {
+            let young = self.lines[line].minute - self.lines[back].minute <= 120;
+            match self.lines[back].act {
+                Act::Unseat => return None,
+                Act::Seat(patient) if !self.was_late(back) && self.idle_when(back) => {
+                    return young.then_some(patient);
+                }
+                Act::Correct(patient) if self.idle_when(back) && self.awaited(back).is_some() => {
+                    return young.then_some(patient);
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Nothing runs once this line has done what it does to the running treatment.
+    fn idle_when(&self, line: usize) -> bool {
+        match self.running(line) {
+            Some(life) => self.lives[life].died == Some(line),
+            None => true,
+        }
+    }
+
+    /// Whether the seat at this line was spent on the treatment before.
+    fn was_late(&self, line: usize) -> bool {
+        self.idle_when(line)
+            && self
+                .last(line)
+                .is_some_and(|last| self.patient(last, line).is_none() && self.reaches(last, line))
+    }
+}
+
+/// A chair under test: the real thing, and the history that the oracle reads.
+struct Chair {
+    name: ChairName,
+    lines: Vec<Entry>,
+    /// Treatments in the order in which they began.
+    treatments: Vec<TreatmentId>,
+}
+
+struct Ward {
+    keyring: Arc<Keyring>,
+    seats: Seats,
+    chairs: Vec<Chair>,
+    minute: u64,
+}
+
+fn ehr() -> UpstreamName {
+    UpstreamName::new("ehr").unwrap()
+}
+
+fn number(patient: u8) -> Sensitive<String> {
+    Sensitive::new(format!("record {patient}"))
+}
+
+impl Ward {
+    fn new() -> Self {
+        let keyring = Arc::new(Keyring::in_memory().unwrap());
+        keyring.ensure_recipients([&ehr()]).unwrap();
+        let chairs = ["chair-1", "chair-2"].map(|name| Chair {
+            name: ChairName::new(name).unwrap(),
+            lines: Vec::new(),
+            treatments: Vec::new(),
+        });
+        let seats = Seats::new(Arc::clone(&keyring), Unseated::Machine);
+        Self { keyring, seats, chairs: chairs.into(), minute: 1_000_000 }
+    }
+
+    fn act(&mut self, chair: usize, wait: u64, act: Act) {
+        self.minute += wait;
+        let entry = Entry { minute: self.minute, act };
+        if act == Act::Restart {
+            self.seats = Seats::new(Arc::clone(&self.keyring), Unseated::Machine);
+            self.chairs.iter_mut().for_each(|chair| chair.lines.push(entry));
+            return;
+        }
+        let at = Timestamp::from_micros(i64::try_from(self.minute).unwrap() * 60_000_000);
+        let machine = MachineName::new("asset-14").unwrap();
+        let Chair { name, lines, treatments } = &mut self.chairs[chair];
+        lines.push(entry);
+        let keep = Duration::from_secs(KEEP_MINUTES * 60);
+        let seated = match act {
+            Act::Start => {
+                treatments.push(self.seats.treatment_started(name, &machine, at).unwrap());
+                return;
+            }
+            Act::End => {
+                let before = self.seats.running(name).map(|running| running.id);
+                assert_eq!(self.seats.treatment_ended(name, at).unwrap(), before);
+                return;
+            }
+            Act::Progress => {
+                self.seats.progress(name, at, Decimal::whole(1)).unwrap();
+                // Written at once, so that the history and a restart know the same.
+                return self.seats.close().unwrap();
+            }
+            Act::Seat(patient) => self.seats.seat(name, number(patient), at),
+            Act::Correct(patient) => self.seats.correct(name, number(patient), at, keep),
+            Act::Unseat => self.seats.unseat(name, at),
+            Act::Restart => return,
+        };
+        if let Ok(seated) = seated {
+            treatments.extend(seated.started);
+            // Whatever became somebody else's is announced, once, under the next revision.
+            assert_eq!(seated.correction.map(|correction| correction.treatment), seated.release);
+            assert!(seated.correction.is_none_or(|correction| correction.new.0 == correction.old.0 + 1));
+        }
+    }
+
+    fn check(&self) -> Result<(), TestCaseError> {
+        let border = Pseudonymiser::new(Arc::clone(&self.keyring));
+        let told = |treatment| {
+            let revision = border.revision(treatment)?;
+            border.subject(&ehr(), treatment, revision).map(|seen| seen.as_str().to_owned())
+        };
+        let name_of = |patient| {
+            let number = RecordNumber::parse(&number(patient)).unwrap();
+            let row = self.keyring.change(|state| rules::row(state, &number)).unwrap();
+            border.pseudonym(&ehr(), row).unwrap().as_str().to_owned()
+        };
+        for chair in &self.chairs {
+            let history = History::read(&chair.lines);
+            prop_assert_eq!(chair.treatments.len(), history.lives.len(), "{:?}", chair.lines);
+            for (life, treatment) in chair.treatments.iter().enumerate() {
+                let whose = history.patient(life, chair.lines.len());
+                prop_assert_eq!(
+                    told(*treatment),
+                    whose.map(name_of),
+                    "treatment {} of {:?}",
+                    life,
+                    chair.lines
+                );
+                let story = border.treatment(*treatment).unwrap();
+                let ended = history.lives[life].died.map(|_| history.lives[life].ended);
+                let seen = story.ended.map(|ended| u64::try_from(ended.as_micros() / 60_000_000).unwrap());
+                prop_assert_eq!(seen, ended, "treatment {} of {:?}", life, chair.lines);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn acts() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        5 => Just(Act::Start),
+        4 => Just(Act::End),
+        3 => Just(Act::Progress),
+        6 => (0_u8..3).prop_map(Act::Seat),
+        2 => (0_u8..3).prop_map(Act::Correct),
+        2 => Just(Act::Unseat),
+        1 => Just(Act::Restart),
+    ]
+}
+
+fn waits() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        4 => 0_u64..5,
+        3 => prop::sample::select(vec![29_u64, 30, 31, 60, 119, 120, 121]),
+        2 => 0_u64..240,
+        1 => prop::sample::select(vec![719_u64, 720, 721, KEEP_MINUTES, KEEP_MINUTES + 1]),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    #[test]
+    fn no_treatment_is_ever_the_wrong_patients(
+        schedule in proptest::collection::vec((0..2_usize, waits(), acts()), 1..24),
+    ) {
+        let mut ward = Ward::new();
+        for (chair, wait, act) in schedule {
+            ward.act(chair, wait, act);
+        }
+        ward.check()?;
+    }
+}

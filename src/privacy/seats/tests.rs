@@ -1,0 +1,421 @@
+//! Each rule of seating by an example, and that seats survive a restart sealed.
+
+use super::*;
+use crate::config::settings::KeySource;
+use crate::model::name::UpstreamName;
+use crate::privacy::Pseudonymiser;
+use crate::privacy::keyring::{Absent, DataKeys};
+use crate::privacy::record::Revision;
+use crate::upstream::Identities;
+use std::path::Path;
+
+const HOUR: i64 = 3600;
+const MINUTE: i64 = 60;
+const KEEP: Duration = Duration::from_secs(3 * 24 * 3600);
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_micros((1_800_000_000 + seconds) * 1_000_000)
+}
+
+fn chair() -> ChairName {
+    ChairName::new("chair-1").unwrap()
+}
+
+fn machine() -> MachineName {
+    MachineName::new("asset-14").unwrap()
+}
+
+fn ehr() -> UpstreamName {
+    UpstreamName::new("ehr").unwrap()
+}
+
+fn number(text: &str) -> Sensitive<String> {
+    Sensitive::new(text.to_owned())
+}
+
+/// A ward with one chair, and what its receiver is told.
+struct Ward {
+    keyring: Arc<Keyring>,
+    seats: Seats,
+}
+
+impl Ward {
+    fn new() -> Self {
+        let keyring = Arc::new(Keyring::in_memory().unwrap());
+        keyring.ensure_recipients([&ehr()]).unwrap();
+        let seats = Seats::new(Arc::clone(&keyring), Unseated::Hold);
+        Self { keyring, seats }
+    }
+
+    fn start(&self, seconds: i64) -> TreatmentId {
+        self.seats.treatment_started(&chair(), &machine(), at(seconds)).unwrap()
+    }
+
+    fn end(&self, seconds: i64) -> Option<TreatmentId> {
+        self.seats.treatment_ended(&chair(), at(seconds)).unwrap()
+    }
+
+    fn seat(&self, patient: &str, seconds: i64) -> Seated {
+        self.seats.seat(&chair(), number(patient), at(seconds)).unwrap()
+    }
+
+    fn correct(&self, patient: &str, seconds: i64) -> Seated {
+        self.seats.correct(&chair(), number(patient), at(seconds), KEEP).unwrap()
+    }
+
+    fn unseat(&self, seconds: i64) -> Seated {
+        self.seats.unseat(&chair(), at(seconds)).unwrap()
+    }
+
+    fn restart(&mut self) {
+        self.seats = Seats::new(Arc::clone(&self.keyring), Unseated::Hold);
+    }
+
+    fn elapsed(&self, seconds: i64, minutes: i64) {
+        self.seats.progress(&chair(), at(seconds), Decimal::whole(minutes)).unwrap();
+    }
+
+    fn border(&self) -> Pseudonymiser {
+        Pseudonymiser::new(Arc::clone(&self.keyring))
+    }
+
+    fn revision(&self, treatment: TreatmentId) -> u32 {
+        self.border().revision(treatment).unwrap().0
+    }
+
+    /// What the receiver is told of this treatment's patient.
+    fn told(&self, treatment: TreatmentId) -> Option<String> {
+        let revision = self.border().revision(treatment)?;
+        self.border().subject(&ehr(), treatment, revision).map(|seen| seen.as_str().to_owned())
+    }
+
+    /// What the receiver is told of this patient.
+    fn name_of(&self, patient: &str) -> Option<String> {
+        let number = RecordNumber::parse(&number(patient)).unwrap();
+        let row = self.keyring.change(|state| rules::row(state, &number)).unwrap();
+        Some(self.border().pseudonym(&ehr(), row)?.as_str().to_owned())
+    }
+}
+
+#[test]
+fn a_seat_binds_the_running_treatment_from_its_start_and_releases_its_records() {
+    let ward = Ward::new();
+    let treatment = ward.start(0);
+    assert_eq!(ward.told(treatment), None);
+    let seated = ward.seat("11", HOUR);
+    assert_eq!(seated.outcome, SeatOutcome::Bound { since: at(0) });
+    assert_eq!(seated.release, Some(treatment));
+    assert_eq!((seated.ended, seated.started, seated.correction), (None, None, None));
+    assert!(ward.told(treatment).is_some());
+    assert_eq!(ward.told(treatment), ward.name_of(" 1 1\n"));
+    assert_ne!(ward.told(treatment), ward.name_of("12"));
+}
+
+#[test]
+fn a_first_seat_is_a_correction_where_unseated_records_went_out_as_the_machines() {
+    let ward = Ward::new();
+    let seats = Seats::new(Arc::clone(&ward.keyring), Unseated::Machine);
+    let treatment = seats.treatment_started(&chair(), &machine(), at(0)).unwrap();
+    let seated = seats.seat(&chair(), number("11"), at(1)).unwrap();
+    assert_eq!(seated.correction, Some(Correction { treatment, old: Revision(0), new: Revision(1) }));
+}
+
+#[test]
+fn an_early_seat_waits_two_hours_for_the_next_treatment_and_no_longer() {
+    for (wait, bound) in [(2 * HOUR, true), (2 * HOUR + 1, false)] {
+        let ward = Ward::new();
+        assert_eq!(ward.seat("11", 0).outcome, SeatOutcome::Waiting { until: at(2 * HOUR) });
+        assert_eq!(ward.seats.waiting(&chair(), at(wait)), bound.then(|| at(2 * HOUR)));
+        let treatment = ward.start(wait);
+        assert_eq!(ward.told(treatment).is_some(), bound, "after {wait} s");
+        assert_eq!(ward.seats.running(&chair()).unwrap().seated, bound);
+    }
+}
+
+#[test]
+fn a_seat_dies_with_its_treatment() {
+    let ward = Ward::new();
+    ward.seat("11", 0);
+    let first = ward.start(MINUTE);
+    assert_eq!(ward.end(4 * HOUR), Some(first));
+    let second = ward.start(4 * HOUR + MINUTE);
+    assert!(ward.told(first).is_some());
+    assert_eq!(ward.told(second), None);
+}
+
+#[test]
+fn a_treatment_that_starts_over_another_ends_it_and_takes_nothing_from_it() {
+    let ward = Ward::new();
+    ward.seat("11", 0);
+    let first = ward.start(MINUTE);
+    let second = ward.start(HOUR);
+    assert_eq!(ward.told(second), None);
+    assert_eq!(ward.border().treatment(first).unwrap().ended, Some(at(HOUR)));
+    assert_eq!(ward.seats.running(&chair()).unwrap().id, second);
+}
+
+#[test]
+fn the_same_patient_again_changes_nothing() {
+    let ward = Ward::new();
+    let treatment = ward.start(0);
+    ward.seat("ab 11", MINUTE);
+    let again = ward.seat("AB11", HOUR);
+    assert_eq!(
+        again,
+        Seated {
+            outcome: SeatOutcome::AlreadySeated,
+            release: None,
+            ended: None,
+            started: None,
+            correction: None
+        }
+    );
+    assert_eq!(ward.revision(treatment), 1);
+}
+
+#[test]
+fn another_patient_on_a_bound_treatment_ends_it_and_begins_an_own_one() {
+    let ward = Ward::new();
+    let first = ward.start(0);
+    ward.seat("11", MINUTE);
+    let seated = ward.seat("12", 2 * HOUR);
+    let second = seated.started.unwrap();
+    assert_eq!(seated.outcome, SeatOutcome::Changed);
+    assert_eq!(seated.ended, Some(first));
+    assert_eq!(ward.told(first), ward.name_of("11"));
+    assert_eq!(ward.told(second), ward.name_of("12"));
+    assert_eq!(ward.border().treatment(first).unwrap().ended, Some(at(2 * HOUR)));
+    assert_eq!(ward.border().treatment(second).unwrap().started, at(2 * HOUR));
+    assert!(ward.keyring.open_key(second.into()).is_some(), "it has a data key of its own");
+}
+
+#[test]
+fn a_late_seat_binds_the_treatment_that_ended_within_thirty_minutes() {
+    for (late, bound) in [(30 * MINUTE, true), (30 * MINUTE + 1, false)] {
+        let ward = Ward::new();
+        let treatment = ward.start(0);
+        ward.end(HOUR);
+        let seated = ward.seat("11", HOUR + late);
+        assert_eq!(ward.told(treatment).is_some(), bound, "{late} s late");
+        let next = ward.start(HOUR + late + MINUTE);
+        // One word of the nurse reaches one treatment.
+        assert_eq!(ward.told(next).is_some(), !bound);
+        assert_eq!(seated.release, bound.then_some(treatment));
+    }
+}
+
+#[test]
+fn a_late_seat_never_takes_a_treatment_that_was_somebodys() {
+    let ward = Ward::new();
+    ward.seat("11", 0);
+    let first = ward.start(MINUTE);
+    ward.end(HOUR);
+    let seated = ward.seat("12", HOUR + MINUTE);
+    assert_eq!(seated.outcome, SeatOutcome::Waiting { until: at(3 * HOUR + MINUTE) });
+    assert_eq!(ward.told(first), ward.name_of("11"));
+    assert_eq!(ward.told(ward.start(HOUR + 2 * MINUTE)), ward.name_of("12"));
+}
+
+#[test]
+fn unseat_ends_the_treatment_and_what_follows_is_nobodys() {
+    let ward = Ward::new();
+    let first = ward.start(0);
+    ward.seat("11", MINUTE);
+    let seated = ward.unseat(HOUR);
+    assert_eq!(seated.outcome, SeatOutcome::Unseated);
+    assert_eq!(seated.ended, Some(first));
+    let second = seated.started.unwrap();
+    assert_eq!(ward.told(second), None);
+    assert_eq!(ward.told(first), ward.name_of("11"));
+}
+
+#[test]
+fn unseat_cancels_a_seat_that_waits() {
+    let ward = Ward::new();
+    ward.seat("11", 0);
+    assert_eq!(ward.unseat(MINUTE).outcome, SeatOutcome::WaitingCancelled);
+    assert_eq!(ward.unseat(MINUTE).outcome, SeatOutcome::NobodySeated);
+    assert_eq!(ward.told(ward.start(2 * MINUTE)), None);
+}
+
+#[test]
+fn a_correction_rebinds_the_running_treatment_under_the_next_revision() {
+    let ward = Ward::new();
+    let treatment = ward.start(0);
+    ward.seat("11", MINUTE);
+    let seated = ward.correct("12", HOUR);
+    assert_eq!(seated.outcome, SeatOutcome::Corrected { since: at(0) });
+    assert_eq!(seated.correction, Some(Correction { treatment, old: Revision(1), new: Revision(2) }));
+    assert_eq!(seated.release, Some(treatment));
+    assert_eq!(ward.told(treatment), ward.name_of("12"));
+    let before = ward.border().subject(&ehr(), treatment, Revision(1)).unwrap();
+    assert_eq!(Some(before.as_str().to_owned()), ward.name_of("11"), "the old ids can still be found");
+}
+
+#[test]
+fn a_correction_reaches_the_last_treatment_as_long_as_its_records_are_there() {
+    let ward = Ward::new();
+    let treatment = ward.start(0);
+    ward.seat("11", MINUTE);
+    ward.end(4 * HOUR);
+    assert_eq!(ward.correct("12", 2 * 24 * HOUR).outcome, SeatOutcome::Corrected { since: at(0) });
+    let why = ward.seats.correct(&chair(), number("13"), at(3 * 24 * HOUR + 1), KEEP).unwrap_err();
+    assert!(matches!(why, SeatError::TooLate { hours: 72, .. }), "{why}");
+    assert_eq!(ward.told(treatment), ward.name_of("12"));
+}
+
+#[test]
+fn a_correction_before_the_treatment_begins_means_the_seat_that_waits() {
+    let ward = Ward::new();
+    let yesterday = ward.start(0);
+    ward.seat("11", MINUTE);
+    ward.end(HOUR);
+    ward.seat("12", 20 * HOUR);
+    assert_eq!(ward.correct("13", 20 * HOUR).outcome, SeatOutcome::Waiting { until: at(22 * HOUR) });
+    assert_eq!(ward.told(yesterday), ward.name_of("11"));
+    assert_eq!(ward.told(ward.start(20 * HOUR + MINUTE)), ward.name_of("13"));
+}
+
+#[test]
+fn nothing_to_correct_is_an_error() {
+    let why = Ward::new().seats.correct(&chair(), number("11"), at(0), KEEP).unwrap_err();
+    assert_eq!(why.to_string(), "no treatment of chair-1 is known that could be corrected");
+}
+
+#[test]
+fn a_bad_record_number_changes_nothing_and_is_not_repeated() {
+    let ward = Ward::new();
+    let treatment = ward.start(0);
+    let why = ward.seats.seat(&chair(), number("Müstermann"), at(1)).unwrap_err();
+    assert!(!format!("{why} {why:?}").contains("stermann"));
+    assert_eq!(ward.told(treatment), None);
+}
+
+#[test]
+fn after_a_restart_nobody_else_is_seated_until_the_machine_has_answered() {
+    let mut ward = Ward::new();
+    let treatment = ward.start(0);
+    ward.elapsed(MINUTE, 1);
+    ward.restart();
+    let why = ward.seats.seat(&chair(), number("12"), at(10 * MINUTE)).unwrap_err();
+    assert!(matches!(why, SeatError::Unsettled(_)), "{why}");
+    assert_eq!(ward.told(treatment), None);
+    ward.elapsed(11 * MINUTE, 11);
+    assert_eq!(ward.seat("12", 12 * MINUTE).release, Some(treatment));
+}
+
+#[test]
+fn after_a_restart_the_patient_who_was_seated_still_is() {
+    let mut ward = Ward::new();
+    let treatment = ward.start(0);
+    ward.seat("11", MINUTE);
+    ward.restart();
+    assert_eq!(ward.seat("11", 2 * MINUTE).outcome, SeatOutcome::AlreadySeated);
+    let running = ward.seats.running(&chair()).unwrap();
+    assert_eq!((running.id, running.seated, running.settled), (treatment, true, false));
+}
+
+#[test]
+fn a_treatment_left_open_for_twelve_hours_is_over_for_whoever_is_seated_next() {
+    let mut ward = Ward::new();
+    let treatment = ward.start(0);
+    ward.elapsed(HOUR, 60);
+    ward.restart();
+    let seated = ward.seat("12", 13 * HOUR);
+    assert_eq!(seated.outcome, SeatOutcome::Waiting { until: at(15 * HOUR) });
+    assert_eq!(seated.ended, Some(treatment));
+    assert_eq!(ward.told(treatment), None);
+    assert_eq!(ward.border().treatment(treatment).unwrap().ended, Some(at(HOUR)));
+}
+
+#[test]
+fn a_clock_that_steps_back_keeps_no_seat_alive() {
+    let ward = Ward::new();
+    ward.seat("11", 10 * HOUR);
+    let treatment = ward.start(3 * HOUR);
+    assert_eq!(ward.told(treatment), None);
+    ward.end(10 * HOUR);
+    // Hours before the end of the last treatment: the clock is wrong, and "late" would be a guess.
+    assert!(matches!(ward.seat("12", 0).outcome, SeatOutcome::Waiting { .. }));
+    assert_eq!(ward.told(treatment), None);
+}
+
+#[test]
+fn a_seat_that_waited_too_long_is_not_kept() {
+    let ward = Ward::new();
+    ward.seat("11", 0);
+    ward.seats.purge(at(2 * HOUR)).unwrap();
+    assert!(ward.keyring.state().chairs[&chair()].waiting.is_some());
+    ward.seats.purge(at(2 * HOUR + 1)).unwrap();
+    assert!(ward.keyring.state().chairs[&chair()].waiting.is_none());
+}
+
+fn open(folder: &Path) -> Arc<Keyring> {
+    let root = KeySource::File { path: folder.join("root.key"), created: true };
+    Arc::new(Keyring::open(folder, &root, Absent::Create).unwrap())
+}
+
+#[test]
+fn treatments_seats_and_progress_survive_a_restart_and_stand_nowhere_in_clear() {
+    let folder = tempfile::tempdir().unwrap();
+    let (second_chair, patient) = (ChairName::new("chair-2").unwrap(), "CANARY-4711");
+    let (treatment, next) = {
+        let keyring = open(folder.path());
+        keyring.ensure_recipients([&ehr()]).unwrap();
+        let seats = Seats::new(Arc::clone(&keyring), Unseated::Hold);
+        let treatment = seats.treatment_started(&chair(), &machine(), at(0)).unwrap();
+        seats.seat(&chair(), number(patient), at(1)).unwrap();
+        seats.seat(&second_chair, number(patient), at(2)).unwrap();
+        seats.progress(&chair(), at(MINUTE), Decimal::whole(1)).unwrap();
+        (treatment, at(MINUTE))
+    };
+    let keyring = open(folder.path());
+    let seats = Seats::new(Arc::clone(&keyring), Unseated::Hold);
+    let running = seats.running(&chair()).unwrap();
+    assert_eq!(running.id, treatment);
+    assert_eq!(running.progress, Some((next, Decimal::whole(1))));
+    let second = seats.treatment_started(&second_chair, &machine(), at(HOUR)).unwrap();
+    let border = Pseudonymiser::new(keyring);
+    let told = |id| border.subject(&ehr(), id, Revision(1)).unwrap().as_str().to_owned();
+    assert_eq!(told(treatment), told(second));
+
+    let needles = [patient.as_bytes().to_vec(), told(treatment).into_bytes(), b"chair-1".to_vec()];
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        for needle in &needles {
+            assert!(!bytes.windows(needle.len()).any(|window| window == needle.as_slice()));
+        }
+    }
+}
+
+#[test]
+fn progress_is_written_at_once_and_then_every_five_minutes() {
+    let folder = tempfile::tempdir().unwrap();
+    let keyring = open(folder.path());
+    let seats = Seats::new(Arc::clone(&keyring), Unseated::Hold);
+    seats.treatment_started(&chair(), &machine(), at(0)).unwrap();
+    let durable = || keyring.state().chairs[&chair()].progress.map(|(at, _)| at);
+    seats.progress(&chair(), at(10), Decimal::whole(0)).unwrap();
+    assert_eq!(durable(), Some(at(10)));
+    seats.progress(&chair(), at(10 + 299), Decimal::whole(5)).unwrap();
+    assert_eq!(durable(), Some(at(10)));
+    assert_eq!(seats.running(&chair()).unwrap().progress, Some((at(309), Decimal::whole(5))));
+    seats.progress(&chair(), at(10 + 300), Decimal::whole(5)).unwrap();
+    assert_eq!(durable(), Some(at(310)));
+    seats.progress(&chair(), at(320), Decimal::whole(5)).unwrap();
+    seats.close().unwrap();
+    assert_eq!(durable(), Some(at(320)));
+}
+
+#[test]
+fn an_act_that_the_disk_refuses_has_not_happened() {
+    let folder = tempfile::tempdir().unwrap();
+    let seats = Seats::new(open(folder.path()), Unseated::Hold);
+    let treatment = seats.treatment_started(&chair(), &machine(), at(0)).unwrap();
+    std::fs::create_dir(folder.path().join("keyring.new")).unwrap();
+    assert!(seats.seat(&chair(), number("11"), at(1)).is_err());
+    assert!(seats.treatment_ended(&chair(), at(2)).is_err());
+    assert!(seats.treatment_started(&chair(), &machine(), at(3)).is_err());
+    let running = seats.running(&chair()).unwrap();
+    assert_eq!((running.id, running.seated, running.settled), (treatment, false, true));
+}
