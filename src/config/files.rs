@@ -95,7 +95,8 @@ impl<'f> Reader<'f> {
         findings: &mut Findings,
     ) -> Option<(Arc<ShownFile>, String)> {
         let maps = self.folder.join(MAPS);
-        let shown = self.typed_folder.join(MAPS).join(name).display().to_string();
+        let shown_folder = self.typed_folder.join(MAPS);
+        let shown = shown_folder.join(name).display().to_string();
         match self.files.read(&maps.join(name), MOST_BYTES) {
             Ok(bytes) => self.text(shown, bytes, findings),
             Err(why) => {
@@ -108,7 +109,7 @@ impl<'f> Reader<'f> {
                     None if why.kind() == io::ErrorKind::NotFound && there.clone().next().is_some() => {
                         problem.hint(format!("there: {}", listed(there.take(12))))
                     }
-                    None => problem.hint(format!("maps are looked for in {}", maps.display())),
+                    None => problem.hint(format!("maps are looked for in {}", shown_folder.display())),
                 });
                 None
             }

@@ -2,16 +2,14 @@
 
 use crate::config::check::known_driver;
 use crate::config::device_map::{DeviceMap, MapEntry, TreatmentRule};
+use crate::config::map_fit::{fits, machine_unit_of, plausible_range, unit_hint};
 use crate::config::problem::{Problem, names_a_secret};
 use crate::config::raw::{Document, Findings, Item, Table, listed, nearest, unknown_key};
-use crate::config::scalar;
 use crate::model::alarm::{ALARMS, Alarm};
 use crate::model::parameter::{Kind, Parameter};
 use crate::model::unit::{Dimension, Unit};
-use chairside_drivers::kit::decimal::Decimal;
 use chairside_drivers::kit::driver::{Channel, ChannelId, ChannelKind, Model};
 use chairside_drivers::{OptionError, OptionValue, Options};
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 /// A map that holds, and the model built with its options.
@@ -33,6 +31,11 @@ pub(super) fn device_map(document: &Document<'_>, findings: &mut Findings) -> Op
     let treatment = root.take("treatment");
     let (parameters, others): (Vec<_>, Vec<_>) =
         root.take_rest().into_iter().partition(|item| Parameter::from_key(item.key()).is_some());
+    if parameters.is_empty() && others.is_empty() {
+        let hint =
+            "a map names what the machine's channels mean: [venous_pressure], with `from` and `machine_unit`";
+        findings.add_missing(Problem::new(root.place(), "this map names no parameter").hint(hint));
+    }
     let known: Vec<_> = root.known().iter().copied().chain(Parameter::all().map(Parameter::key)).collect();
     for item in others {
         findings.add(unknown_parameter(&item, &known));
@@ -41,7 +44,7 @@ pub(super) fn device_map(document: &Document<'_>, findings: &mut Findings) -> Op
     let model = driver.and_then(|item| {
         let id = item.text(findings)?;
         known_driver(&item, id, findings).then_some(())?;
-        build(id, options, findings)
+        build(id, &item, options, findings)
     })?;
     let mut uses = Uses { model: &*model, parameters: Vec::new(), alarms: Vec::new() };
     let entries: Vec<_> = parameters.iter().filter_map(|item| uses.parameter(item, findings)).collect();
@@ -77,29 +80,45 @@ fn checked_on(item: &Item<'_>, findings: &mut Findings) -> Option<Vec<String>> {
 }
 
 /// Builds the model from `[options]`.
-fn build(id: &str, options: Option<Item<'_>>, findings: &mut Findings) -> Option<Arc<dyn Model>> {
+fn build(
+    id: &str,
+    driver: &Item<'_>,
+    options: Option<Item<'_>>,
+    findings: &mut Findings,
+) -> Option<Arc<dyn Model>> {
     let entry = chairside_drivers::find(id)?;
-    let mut items = Vec::new();
+    let items = match options {
+        Some(options) => options.table(findings)?.take_rest(),
+        None => Vec::new(),
+    };
     let mut values = Options::new();
-    if let Some(options) = options {
-        items = options.table(findings)?.take_rest();
-        for item in &items {
-            values.insert(item.key().to_owned(), option_value(item, findings)?);
+    for item in &items {
+        if let Some(value) = option_value(item, findings) {
+            values.insert(item.key().to_owned(), value);
         }
     }
-    match (entry.build)(&values) {
-        Ok(model) => Some(Arc::from(model)),
-        Err(why) => {
-            let key = match &why {
-                OptionError::Unknown { key, .. } | OptionError::Wrong { key, .. } => key,
-            };
-            // A driver can only complain about a key that it was given.
-            let item = items.iter().find(|item| item.key() == key)?;
-            findings.add(match &why {
-                OptionError::Unknown { known, .. } => unknown_key(item, "this model's [options]", known),
-                OptionError::Wrong { .. } => item.problem(why.to_string()),
-            });
-            None
+    let mut holds = values.len() == items.len();
+    // A driver names one wrong option at a time: without it, it names the next.
+    loop {
+        match (entry.build)(&values) {
+            Ok(model) => return holds.then(|| Arc::from(model)),
+            Err(why) => {
+                holds = false;
+                let (OptionError::Unknown { key, .. } | OptionError::Wrong { key, .. }) = &why;
+                let Some(item) = items.iter().find(|item| item.key() == key) else {
+                    let hint = format!("add `{key}` under [options]");
+                    findings.add(driver.problem(why.to_string()).hint(hint));
+                    return None;
+                };
+                values.remove(key)?;
+                findings.add(match &why {
+                    OptionError::Unknown { known: [], .. } => {
+                        Problem::new(item.key_place(), why.to_string()).hint("it has no options at all")
+                    }
+                    OptionError::Unknown { known, .. } => unknown_key(item, "this model's [options]", known),
+                    OptionError::Wrong { .. } => item.problem(why.to_string()),
+                });
+            }
         }
     }
 }
@@ -300,7 +319,11 @@ impl<'m> Uses<'m> {
         let names = match channel.kind {
             ChannelKind::Code(names) => names,
             ChannelKind::Number | ChannelKind::Alarm | ChannelKind::Mark | ChannelKind::Text => {
-                let codes = self.model.channels().iter().filter(|c| matches!(c.kind, ChannelKind::Code(_)));
+                let codes = self
+                    .model
+                    .channels()
+                    .iter()
+                    .filter(|c| matches!(c.kind, ChannelKind::Code(names) if !names.is_empty()));
                 let problem =
                     from.problem(format!("channel {} ({}) is no flag", channel.id, channel.meaning));
                 findings.add(match listed(codes.map(|channel| channel.id.as_str())) {
@@ -312,9 +335,9 @@ impl<'m> Uses<'m> {
                 return None;
             }
         };
-        let codes: Option<Vec<u32>> =
+        let codes: Vec<Option<u32>> =
             is.one_or_more(findings)?.iter().map(|item| raw_code(item, names, findings)).collect();
-        let codes = codes?;
+        let codes = codes.into_iter().collect::<Option<Vec<u32>>>()?;
         if codes.is_empty() {
             findings.add(is.problem("no code at all would never be a treatment"));
             return None;
@@ -354,152 +377,4 @@ fn raw_code(item: &Item<'_>, names: &[(u32, &str)], findings: &mut Findings) -> 
         item.problem("the machine has no such code").hint(format!("its codes are {}", known.join(", "))),
     );
     None
-}
-
-/// Whether a channel can give a parameter at all.
-fn fits(item: &Item<'_>, channel: &Channel, parameter: Parameter, findings: &mut Findings) -> Option<()> {
-    let what = format!("channel {} ({})", channel.id, channel.meaning);
-    let problem = match (parameter.row().kind, channel.kind) {
-        (_, ChannelKind::Text) => {
-            let problem = item.problem(format!("{what} is text, and text may name a patient"));
-            problem.hint("text is dropped at the privacy border; no parameter can come from it")
-        }
-        (_, ChannelKind::Mark) => {
-            let problem = item.problem(format!("{what} only tells one measurement from the next"));
-            problem.hint("use it in new_when_changes")
-        }
-        (_, ChannelKind::Alarm) => {
-            item.problem(format!("{what} is an alarm")).hint("alarms are mapped under [alarm.<name>]")
-        }
-        (Kind::State(names), ChannelKind::Code(codes)) => {
-            if codes.iter().any(|(_, name)| names.contains(name)) {
-                return Some(());
-            }
-            let problem = item.problem(format!("{what} says nothing that `{}` can be", parameter.key()));
-            problem.hint(format!("it can be {}", listed(names.iter().copied())))
-        }
-        (Kind::State(_), ChannelKind::Number) => {
-            item.problem(format!("{what} is a number, `{}` is a state", parameter.key()))
-        }
-        (Kind::Measured | Kind::Setting | Kind::Total | Kind::Spot, ChannelKind::Code(_)) => {
-            item.problem(format!("{what} is a code, `{}` is a number", parameter.key()))
-        }
-        (Kind::Measured | Kind::Setting | Kind::Total | Kind::Spot, ChannelKind::Number) => {
-            if channel.unit.is_some() {
-                return Some(());
-            }
-            let problem = item.problem(format!("{what} is raw: no source says what its number means"));
-            problem.hint("raw channels stay unmapped until their unit is known to the driver")
-        }
-    };
-    findings.add(problem);
-    None
-}
-
-fn unit_hint(unit: Unit) -> String {
-    let same = Unit::ALL.iter().filter(|other| other.dimension() == unit.dimension());
-    format!("the unit on the machine's screen, one of {}", listed(same.map(|unit| unit.ucum())))
-}
-
-fn machine_unit_of(
-    item: &Item<'_>,
-    parameter: Parameter,
-    channel: Option<&Channel>,
-    findings: &mut Findings,
-) -> Option<Unit> {
-    let Some(stored) = parameter.row().unit else {
-        let message = format!("`{}` is a state and has no unit", parameter.key());
-        findings.add(Problem::new(item.key_place(), message).hint("take this line out"));
-        return None;
-    };
-    let text = item.text(findings)?;
-    let Some(unit) = Unit::from_ucum(text) else {
-        findings.add(scalar::not_a_choice(item, text, Unit::ALL.iter().map(|unit| unit.ucum())));
-        return None;
-    };
-    if let Err(why) = unit.convert(Decimal::ZERO, stored) {
-        let problem = item.problem(format!("`{}` cannot be in this unit: {why}", parameter.key()));
-        findings.add(problem.hint(unit_hint(stored)));
-        return None;
-    }
-    if let Some((channel, known)) = channel.and_then(|channel| Some((channel, channel.unit?)))
-        && known != text
-    {
-        let message = format!("channel {} ({}) is in {known}, not in {text}", channel.id, channel.meaning);
-        let hint = format!(
-            "write machine_unit = \"{known}\": values are converted to {} by themselves",
-            stored.ucum()
-        );
-        findings.add(item.problem(message).hint(hint));
-        return None;
-    }
-    Some(unit)
-}
-
-/// What no dialysis machine can show, whatever the patient: beyond it a bound is a slip of unit or decimal point.
-const fn sense(dimension: Dimension) -> (Unit, i64, i64) {
-    match dimension {
-        Dimension::Pressure => (Unit::MillimetreOfMercury, -1000, 1500),
-        Dimension::Volume => (Unit::Litre, -50, 1000),
-        Dimension::Flow => (Unit::MillilitrePerMinute, -2000, 3000),
-        Dimension::Temperature => (Unit::Celsius, 0, 100),
-        Dimension::Conductivity => (Unit::MillisiemensPerCentimetre, 0, 50),
-        Dimension::Time => (Unit::Hour, 0, 168),
-        Dimension::Frequency => (Unit::PerMinute, 0, 500),
-        Dimension::Concentration => (Unit::MillimolePerLitre, 0, 2000),
-        Dimension::Ratio => (Unit::Percent, -1000, 1000),
-    }
-}
-
-fn plausible_range(
-    item: &Item<'_>,
-    parameter: Parameter,
-    machine_unit: Unit,
-    findings: &mut Findings,
-) -> Option<(Option<Decimal>, Option<Decimal>)> {
-    let shape = "plausible = [lowest, highest], in machine_unit";
-    let bounds = item.list(findings)?;
-    let [low_item, high_item] = bounds.as_slice() else {
-        findings.add(item.problem("a range has two ends").hint(shape));
-        return None;
-    };
-    let (low, high) = (scalar::number(low_item, findings), scalar::number(high_item, findings));
-    let (low, high) = (low?, high?);
-    if low.compare(high) != Ordering::Less {
-        findings.add(item.problem("the lower end is not below the upper one").hint(shape));
-        return None;
-    }
-    let (limit_unit, least, most) = sense(machine_unit.dimension());
-    for (bound, bound_item) in [(low, low_item), (high, high_item)] {
-        let inside = machine_unit.convert(bound, limit_unit).is_ok_and(|bound| {
-            bound.compare(Decimal::whole(least)) != Ordering::Less
-                && bound.compare(Decimal::whole(most)) != Ordering::Greater
-        });
-        if !inside {
-            let message = format!("no machine shows that: outside {least} to {most} {}", limit_unit.ucum());
-            let hint = format!(
-                "the range is in machine_unit, {}: is the unit or the decimal point right?",
-                machine_unit.ucum()
-            );
-            findings.add(bound_item.problem(message).hint(hint));
-            return None;
-        }
-    }
-    let stored = parameter.row().unit?;
-    let (Ok(low), Ok(high)) = (machine_unit.convert(low, stored), machine_unit.convert(high, stored)) else {
-        findings.add(item.problem("these numbers have too many digits"));
-        return None;
-    };
-    let (table_low, table_high) = parameter.plausible();
-    let misses = table_low.is_some_and(|table| high.compare(table) == Ordering::Less)
-        || table_high.is_some_and(|table| low.compare(table) == Ordering::Greater);
-    if misses {
-        let said =
-            |bound: Option<Decimal>| bound.map_or_else(|| String::from("any"), |bound| bound.to_string());
-        let message = format!("nothing in this range is plausible for `{}`", parameter.key());
-        let hint = format!("usual: {} to {} {}", said(table_low), said(table_high), stored.ucum());
-        findings.add(item.problem(message).hint(hint));
-        return None;
-    }
-    Some((Some(low), Some(high)))
 }

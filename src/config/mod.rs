@@ -2,14 +2,17 @@
 
 mod check;
 pub mod device_map;
+mod explain;
 mod files;
 mod map_check;
+mod map_fit;
 mod problem;
 mod raw;
 mod scalar;
 pub mod settings;
 mod upstream_check;
 
+pub use explain::explain;
 pub use problem::{Colours, Problem, Report};
 pub use settings::Settings;
 

@@ -122,6 +122,13 @@ impl Problem {
         self
     }
 
+    /// The line of the `[header]` that this place stands under, if there is one.
+    pub(super) fn header_line(&self) -> Option<usize> {
+        let text = self.place.file.text.get(..self.place.start)?;
+        let above = text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with('['));
+        above.last().map(|(index, _)| index + 1)
+    }
+
     /// Another place that belongs to this mistake.
     pub(super) fn other(mut self, place: Place, label: impl Into<String>) -> Self {
         self.other = Some((place, label.into()));
@@ -305,26 +312,40 @@ impl std::error::Error for Report {}
 /// blocks, passwords in URLs, control characters. Works on lines, so that it also holds where the TOML is broken.
 fn blotted(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    let mut in_pem = false;
+    // What ends the secret that runs over several lines, while one does.
+    let mut until: Option<&str> = None;
     for line in text.split_inclusive('\n') {
         let (body, end) = match line.strip_suffix('\n') {
             Some(body) => (body, "\n"),
             None => (line, ""),
         };
-        let pem_starts = body.find("-----BEGIN");
-        let keep = if in_pem { 0 } else { pem_starts.or_else(|| secret_value(body)).unwrap_or(body.len()) };
-        if pem_starts.is_some() {
-            in_pem = true;
-        }
-        if body.contains("-----END") {
-            in_pem = false;
-        }
+        let keep = match until {
+            Some(_) => 0,
+            None => body.find(PEM_BEGINS).or_else(|| secret_value(body)).unwrap_or(body.len()),
+        };
         let (kept, hidden) = body.split_at(keep);
+        until = match until {
+            Some(ending) if hidden.contains(ending) => None,
+            Some(ending) => Some(ending),
+            None => opened(hidden),
+        };
         push_without_url_passwords(&mut out, kept);
         out.extend(hidden.bytes().map(|_| '*'));
         out.push_str(end);
     }
     out
+}
+
+const PEM_BEGINS: &str = "-----BEGIN";
+const PEM_ENDS: &str = "-----END";
+
+/// What ends the secret that begins here, when it runs on to the next line.
+fn opened(hidden: &str) -> Option<&'static str> {
+    if hidden.contains(PEM_BEGINS) {
+        return (!hidden.contains(PEM_ENDS)).then_some(PEM_ENDS);
+    }
+    let quotes = ["\"\"\"", "\'\'\'"];
+    quotes.into_iter().find(|quotes| hidden.matches(quotes).count() == 1)
 }
 
 /// Where the value of a `key = value` line begins, when the key names a secret.
@@ -333,7 +354,10 @@ fn secret_value(line: &str) -> Option<usize> {
     while let Some(equals) = line.get(from..).and_then(|rest| rest.find('=')) {
         let at = from + equals;
         let key = line.get(from..at).unwrap_or_default().rsplit(['{', ',']).next().unwrap_or_default();
-        if names_a_secret(key) {
+        let value = line.get(at + 1..).unwrap_or_default().trim_start();
+        // `key` and `root` say where a key is; a plain text there may be the key itself.
+        let is_bare_key = matches!(key.trim(), "key" | "root") && value.starts_with(['"', '\'']);
+        if names_a_secret(key) || is_bare_key {
             return Some(at + 1);
         }
         from = at + 1;
@@ -375,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_report_never_repeats_a_secret() {
-        let text = "password = \"hunter2\"\nkey = { token = 'hunter2' }\nurl = \"https://me:hunter2@host/x\"\n\
+        let text = "password = \"hunter2\"\npasswd = '''\nhunter2\n'''\nkey = { token = 'hunter2' }\nurl = \"https://me:hunter2@host/x\"\n\
                     k = \"\"\"-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\"\"\"\nname = \"kept\"\n";
         let shown = blotted(text);
         assert_eq!(shown.len(), text.len());

@@ -17,8 +17,10 @@ pub(super) struct Findings {
 
 impl Findings {
     pub(super) fn add(&mut self, problem: Problem) {
-        let line = (problem.file().to_owned(), problem.line());
-        if !self.broken.contains(&line) {
+        // Under a broken header everything stands in the wrong table.
+        let header = problem.header_line();
+        let is_consequence = |line: usize| self.broken.contains(&(problem.file().to_owned(), line));
+        if !is_consequence(problem.line()) && !header.is_some_and(is_consequence) {
             self.problems.push(problem);
         }
     }
@@ -71,13 +73,11 @@ impl<'a> Document<'a> {
         let (root, errors) = DeTable::parse_recoverable(text);
         for error in errors {
             let place = Place::new(file, error.span().unwrap_or(0..0));
-            let problem = Problem::new(place, format!("this is no TOML: {}", error.message()));
-            findings.add_broken_toml(match error.message() {
-                "duplicate key" => problem.hint("it stands further up already; each key and each [table] may stand once"),
-                message if message.starts_with("string values must be quoted") => {
-                    problem.hint("after `=` comes a value: a text in \"quotes\", a number, true or false, a [list] or a { table }")
-                }
-                _ => problem,
+            let (message, hint) = in_plain_words(error.message());
+            let problem = Problem::new(place, format!("this is no TOML: {message}"));
+            findings.add_broken_toml(match hint {
+                Some(hint) => problem.hint(hint),
+                None => problem,
             });
         }
         Self { file: Arc::clone(file), root }
@@ -88,6 +88,24 @@ impl<'a> Document<'a> {
         let entries = self.root.get_ref().iter();
         Table::new(Arc::clone(&self.file), Place::new(&self.file, 0..0), String::from("this file"), entries)
     }
+}
+
+/// The parser's words for the slips people make, in words for people who do not write parsers.
+fn in_plain_words(message: &str) -> (&str, Option<&'static str>) {
+    if message.starts_with("string values must be quoted") {
+        let hint = "after `=` comes a text in \"quotes\", a number, true or false, a [list] or a { table }";
+        return ("a value is missing, or it is a text without quotes", Some(hint));
+    }
+    if message.starts_with("invalid basic string") || message.starts_with("invalid literal string") {
+        return ("this text has no end", Some("close it with the quote it began with, on the same line"));
+    }
+    if message == "duplicate key" {
+        return (
+            "this stands further up already",
+            Some("each key and each [table] may stand once; only [[tables]] repeat"),
+        );
+    }
+    (message, None)
 }
 
 /// One value with its key.
@@ -340,12 +358,22 @@ pub(super) fn unknown_key(item: &Item<'_>, title: &str, known: &[&str]) -> Probl
 }
 
 /// The nearest of several words, if any is near enough to be meant.
-pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str> + Clone) -> Option<&'k str> {
     // Distances cost the product of the lengths, and no key of ours is longer than this.
     let word = Some(word).filter(|word| word.len() <= 80)?.to_lowercase();
+    let mut begun =
+        known.clone().filter(|candidate| word.len() > 3 && candidate.to_lowercase().starts_with(&word));
+    if let (Some(only), None) = (begun.next(), begun.next()) {
+        return Some(only);
+    }
+    // In a word a letter may be wrong, however short it is; a number with another digit is another number.
+    let allowed = |candidate: &str| match candidate.contains(char::is_alphabetic) {
+        true => (candidate.len() / 3).max(1),
+        false => 0,
+    };
     known
         .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))
+        .filter(|(distance, candidate)| *distance <= allowed(candidate))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
