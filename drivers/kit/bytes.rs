@@ -59,15 +59,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The value of ASCII decimal digits; `None` for anything else, for nothing, and for more than nine digits.
-#[must_use]
-pub fn digits(text: &[u8]) -> Option<u32> {
-    if text.is_empty() || text.len() > 9 || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    Some(text.iter().fold(0, |value, byte| value * 10 + u32::from(byte - b'0')))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,14 +73,5 @@ mod tests {
         assert_eq!(reader.take(3), Some(&b"143"[..]));
         assert_eq!(reader.byte(), None);
         assert!(reader.is_empty());
-    }
-
-    #[test]
-    fn only_digits_are_a_number() {
-        assert_eq!(digits(b"143"), Some(143));
-        assert_eq!(digits(b"999999999"), Some(999_999_999));
-        for text in [&b""[..], b"1 3", b"-13", b"1234567890", b"1\xb24"] {
-            assert_eq!(digits(text), None);
-        }
     }
 }

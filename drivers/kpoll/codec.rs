@@ -1,11 +1,11 @@
 //! K-poll bytes to checked frames, and frames to samples. No state, no time.
 
-use crate::kit::bytes::{Reader, digits};
+use crate::kit::bytes::Reader;
 use crate::kit::checksum::{lower_hex, sum8, to_lower_hex};
 use crate::kit::decimal::Decimal;
 use crate::kit::driver::{ChannelId, ChannelKind, Codec, FrameFault, Mark, Reading, Sample, Step};
 use crate::kit::sensitive::Sensitive;
-use crate::kpoll::table::{Item, LONGEST_BODY, Table};
+use crate::kpoll::table::{Columns, Item, LONGEST_BODY, Table};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::num::NonZeroUsize;
@@ -16,7 +16,7 @@ const START: u8 = 0x4B;
 const HEAD: usize = 5;
 /// Two hexadecimal digits of CK.
 const CHECK: usize = 2;
-/// CR LF, which may come late and so stand in front of the next frame.
+/// CR LF, which may come late and then stands in front of the next frame.
 const TERMINATOR: usize = 2;
 /// A value without a reading has this byte somewhere in it.
 const FILLER: u8 = b'/';
@@ -80,10 +80,12 @@ impl Kpoll {
             Some(version) if version == self.table.version => {}
             Some(_) => return Head::No,
         }
-        match reader.take(3) {
-            Some(length) => {
-                digits(length).and_then(|length| usize::try_from(length).ok()).map_or(Head::No, Head::Body)
+        match reader.array() {
+            Some([hundreds @ b'0'..=b'9', tens @ b'0'..=b'9', ones @ b'0'..=b'9']) => {
+                let digit = |byte: &u8| usize::from(byte - b'0');
+                Head::Body(100 * digit(hundreds) + 10 * digit(tens) + digit(ones))
             }
+            Some(_) => Head::No,
             None if reader.rest().iter().all(u8::is_ascii_digit) => Head::Partial,
             None => Head::No,
         }
@@ -141,16 +143,36 @@ impl Codec for Kpoll {
 
 impl<'a> Frame<'a> {
     /// The samples in the order of the wire. One that is no value spoils the whole frame: publish nothing of it.
+    #[must_use]
     #[inline]
-    pub fn samples(&self) -> impl Iterator<Item = Result<Sample, FrameFault>> + use<'a> {
-        let mut reader = Reader::new(self.body);
-        self.table.items.iter().map_while(move |item| {
-            reader.byte()?;
-            let value = reader.take(item.width)?;
-            Some(
-                read(item, value).map(|reading| Sample { channel: ChannelId::from_static(item.id), reading }),
-            )
+    pub fn samples(&self) -> Samples<'a> {
+        Samples { items: self.table.items.iter(), body: Reader::new(self.body) }
+    }
+}
+
+/// The samples of a frame, made one by one as they are asked for.
+#[derive(Clone, Debug)]
+pub struct Samples<'a> {
+    items: core::slice::Iter<'static, Item>,
+    body: Reader<'a>,
+}
+
+impl Iterator for Samples<'_> {
+    type Item = Result<Sample, FrameFault>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.body.byte()?;
+        let item = self.items.next()?;
+        let value = self.body.take(item.width)?;
+        Some(match read(item, value) {
+            Ok(reading) => Ok(Sample { channel: ChannelId::from_static(item.id), reading }),
+            Err(why) => Err(why),
         })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, Some(self.items.len()))
     }
 }
 
@@ -175,9 +197,10 @@ pub fn encode(version: u8, body: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// [`FrameFault::Value`] when a character does not belong there.
+#[inline(always)]
 pub(crate) fn read(item: &Item, value: &[u8]) -> Result<Reading, FrameFault> {
     match item.kind {
-        ChannelKind::Number => number(value),
+        ChannelKind::Number => usual_number(value, &item.columns).map_or_else(|| number(value), Ok),
         ChannelKind::Alarm => code(value, &[]),
         ChannelKind::Code(names) => code(value, names),
         ChannelKind::Mark => mark(value),
@@ -188,8 +211,20 @@ pub(crate) fn read(item: &Item, value: &[u8]) -> Result<Reading, FrameFault> {
 const ONES: u64 = 0x01_01_01_01_01;
 const HIGHS: u64 = ONES * 0x80;
 
+/// A number without sign and with its point where the table's example has it; `None` for any other shape.
+#[inline(always)]
+fn usual_number(value: &[u8], columns: &Columns) -> Option<Reading> {
+    let &[a, b, c, d, e] = value else { return None };
+    let word = u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]) ^ columns.zeros;
+    if (word.wrapping_add(columns.headroom) | word) & HIGHS != 0 {
+        return None;
+    }
+    // The point's column is zero by now; the digits in front of it move into it.
+    let digits = ((word & columns.whole) << 8) | (word & !columns.whole);
+    Decimal::new(i64::from(five_digits(digits)), columns.decimals).map(Reading::Number)
+}
+
 /// `[spaces][sign]digits[.digits]`; PROTOCOL.md 3. Nearly every value is five bytes wide and is read as one word.
-#[inline]
 fn number(value: &[u8]) -> Result<Reading, FrameFault> {
     let &[column, b, c, d, e] = value else { return padded_number(value) };
     // The first column may hold the sign, or the space that stands for plus.
@@ -250,7 +285,7 @@ fn padded_number(value: &[u8]) -> Result<Reading, FrameFault> {
 }
 
 /// A single digit: a code or an alarm. The digits other than 0 are not documented for alarms; they are kept raw.
-#[inline]
+#[inline(always)]
 fn code(value: &[u8], names: &[(u32, &'static str)]) -> Result<Reading, FrameFault> {
     match value {
         [digit @ b'0'..=b'9'] => {
@@ -293,8 +328,11 @@ fn text(value: &[u8]) -> Result<Reading, FrameFault> {
 /// At most two bytes CR or LF in front: the terminator that the frame before still owed.
 #[inline]
 fn split_late_terminator(buf: &[u8]) -> (usize, &[u8]) {
-    let late = buf.iter().take(TERMINATOR).take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-    (late, buf.get(late..).unwrap_or_default())
+    match buf {
+        [b'\r' | b'\n', b'\r' | b'\n', rest @ ..] => (2, rest),
+        [b'\r' | b'\n', rest @ ..] => (1, rest),
+        rest => (0, rest),
+    }
 }
 
 fn at_least_one(count: usize) -> NonZeroUsize {

@@ -2,7 +2,6 @@
 //!
 //! PROTOCOL.md 4 to 7 give the source of each row. Examples are the values of the public frames.
 
-use crate::kit::bytes::Reader;
 use crate::kit::driver::ChannelKind;
 
 /// The longest body of any table, the TR-8000's. A longer LEN is a damaged one.
@@ -15,8 +14,14 @@ pub struct Table {
     pub version: u8,
     /// Every item in the order of the wire.
     pub items: &'static [Item],
-    /// How many of them an answer has at least; all of them where the format is known for certain.
-    pub fewest: usize,
+    /// The length of the shortest body an answer can have.
+    shortest: usize,
+    /// The length of the body with every item.
+    longest: usize,
+    /// Where each tag stands in the body; 0 where a value stands. The whole walk is one comparison of two rows of bytes.
+    tags: [u8; LONGEST_BODY],
+    /// All bits where a tag stands, none where a value stands.
+    fixed: [u8; LONGEST_BODY],
 }
 
 /// One item of an answer: a tag letter and a value of fixed width, nothing between them.
@@ -36,23 +41,83 @@ pub struct Item {
     pub unit: Option<&'static str>,
     /// A value as it stands on the wire.
     pub example: &'static str,
+    /// Where the digits and the point of a number usually stand: where they do in the example.
+    pub(crate) columns: Columns,
+}
+
+/// Five columns of a number as one word, first column in the lowest byte. Made at compile time; reading a value that
+/// keeps to it takes a handful of instructions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Columns {
+    /// `0` where a digit stands, `.` where the point stands.
+    pub(crate) zeros: u64,
+    /// Added to a digit 0 to 9, or to the place of the point, it leaves the high bit clear; added to more, it sets it.
+    pub(crate) headroom: u64,
+    /// All bits of the columns in front of the point; none where there is no point.
+    pub(crate) whole: u64,
+    /// Digits behind the point.
+    pub(crate) decimals: u8,
+}
+
+impl Columns {
+    const fn of(example: &str) -> Self {
+        let mut columns = Self { zeros: 0, headroom: 0, whole: 0, decimals: 0 };
+        let mut rest = example.as_bytes();
+        let mut point = false;
+        let mut place = 0;
+        while let [column, behind @ ..] = rest {
+            let is_point = *column == b'.' && !point;
+            if place < 5 {
+                columns.zeros |= (if is_point { 0x2E } else { 0x30 }) << (8 * place);
+                columns.headroom |= (if is_point { 0x7F } else { 0x76 }) << (8 * place);
+            }
+            if is_point {
+                point = true;
+                columns.whole = (1 << (8 * place)) - 1;
+            } else if point {
+                columns.decimals += 1;
+            }
+            place += 1;
+            rest = behind;
+        }
+        columns
+    }
 }
 
 impl Table {
+    /// A table whose answers may end after any item from number `fewest` on.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "runs at compile time, where a place outside is a build error"
+    )]
+    const fn new(version: u8, items: &'static [Item], fewest: usize) -> Self {
+        let (mut tags, mut fixed) = ([0; LONGEST_BODY], [0; LONGEST_BODY]);
+        let (mut shortest, mut longest) = (0, 0);
+        let mut count = 0;
+        while count < items.len() {
+            tags[longest] = items[count].tag;
+            fixed[longest] = 0xFF;
+            longest += 1 + items[count].width;
+            count += 1;
+            if count == fewest {
+                shortest = longest;
+            }
+        }
+        Self { version, items, shortest, longest, tags, fixed }
+    }
+
     /// Whether the items are exactly those of this table, from the first byte of the body to the last.
     #[must_use]
     #[inline]
     pub fn walks(&self, body: &[u8]) -> bool {
-        let mut reader = Reader::new(body);
-        let mut walked = 0;
-        for item in self.items {
-            match reader.byte() {
-                None => break,
-                Some(tag) if tag == item.tag && reader.take(item.width).is_some() => walked += 1,
-                Some(_) => return false,
-            }
-        }
-        reader.is_empty() && walked >= self.fewest
+        let length = body.len();
+        let ends_with_an_item = length == self.longest
+            || (length >= self.shortest
+                && length < self.longest
+                && self.tags.get(length).is_some_and(|tag| *tag != 0));
+        // Without an early end, so that many bytes are compared at once.
+        let rows = body.iter().zip(&self.tags).zip(&self.fixed);
+        ends_with_an_item && rows.fold(0, |astray, ((byte, tag), fixed)| astray | ((byte ^ tag) & fixed)) == 0
     }
 }
 
@@ -62,7 +127,8 @@ impl Item {
             [tag] => *tag,
             _ => 0,
         };
-        Self { id, tag, width: example.len(), kind, meaning, unit: None, example }
+        let columns = Columns::of(example);
+        Self { id, tag, width: example.len(), kind, meaning, unit: None, example, columns }
     }
 
     const fn number(id: &'static str, meaning: &'static str, example: &'static str) -> Self {
@@ -82,7 +148,7 @@ impl Item {
     }
 
     const fn example(self, example: &'static str) -> Self {
-        Self { example, ..self }
+        Self { example, columns: Columns::of(example), ..self }
     }
 }
 
@@ -109,7 +175,7 @@ const BLOOD_LEAK_ALARM: Item = Item::alarm("g", "blood leak alarm");
 const OTHER_ALARM: Item = Item::alarm("h", "other alarm");
 
 /// Nikkiso DBB-27C.
-pub static NIKKISO_DBB27C: Table = Table { version: b'2', items: DBB27C, fewest: DBB27C.len() };
+pub static NIKKISO_DBB27C: Table = Table::new(b'2', DBB27C, DBB27C.len());
 
 const DBB27C: &[Item] = &[
     A.example("02.50"),
@@ -149,7 +215,7 @@ const DBB27C: &[Item] = &[
 const DBB27C_MODES: &[(u32, &str)] = &[(0, "HD"), (1, "IUF"), (2, "HDF"), (3, "HF"), (4, "HDF")];
 
 /// Toray TR-8000.
-pub static TORAY_TR8000: Table = Table { version: b'1', items: TR8000, fewest: TR8000.len() };
+pub static TORAY_TR8000: Table = Table::new(b'1', TR8000, TR8000.len());
 
 const TR8000: &[Item] = &[
     A,
@@ -211,14 +277,13 @@ const TR8000: &[Item] = &[
 ];
 
 /// Toray TR-3000: the order of the TR-8000, ending somewhere from `j` to `n`.
-pub static TORAY_TR3000: Table =
-    Table { version: b'1', items: TR8000.split_at(TR3000_MOST).0, fewest: TR3000_FEWEST };
+pub static TORAY_TR3000: Table = Table::new(b'1', TR8000.split_at(TR3000_MOST).0, TR3000_FEWEST);
 
 const TR3000_FEWEST: usize = 36;
 const TR3000_MOST: usize = 40;
 
 /// Toray TR-321: no `J`, no `e`, and two decimals in `E`, `F` and `G`.
-pub static TORAY_TR321: Table = Table { version: b'1', items: TR321, fewest: TR321.len() };
+pub static TORAY_TR321: Table = Table::new(b'1', TR321, TR321.len());
 
 const TR321: &[Item] = &[
     A.example("01.90"),
@@ -244,19 +309,42 @@ const TR321: &[Item] = &[
 mod tests {
     use super::*;
     use alloc::collections::BTreeSet;
+    use alloc::vec::Vec;
 
     const ALL: [&Table; 4] = [&NIKKISO_DBB27C, &TORAY_TR8000, &TORAY_TR3000, &TORAY_TR321];
 
-    fn body_length(table: &Table) -> usize {
-        table.items.iter().map(|item| 1 + item.width).sum()
+    #[test]
+    fn bodies_are_as_long_as_the_public_frames_say() {
+        for (table, length) in [(&NIKKISO_DBB27C, 143), (&TORAY_TR8000, 261), (&TORAY_TR321, 74)] {
+            assert_eq!((table.shortest, table.longest), (length, length));
+        }
+        assert_eq!(ALL.iter().map(|table| table.longest).max(), Some(LONGEST_BODY));
     }
 
     #[test]
-    fn bodies_are_as_long_as_the_public_frames_say() {
-        assert_eq!(body_length(&NIKKISO_DBB27C), 143);
-        assert_eq!(body_length(&TORAY_TR8000), 261);
-        assert_eq!(body_length(&TORAY_TR321), 74);
-        assert_eq!(ALL.iter().map(|table| body_length(table)).max(), Some(LONGEST_BODY));
+    fn a_walk_ends_where_an_item_ends_and_meets_every_tag() {
+        for table in ALL {
+            let body: Vec<u8> = table
+                .items
+                .iter()
+                .flat_map(|item| [item.tag].into_iter().chain(item.example.bytes()))
+                .collect();
+            let ends = (0..=body.len() + 6).filter(|length| {
+                let mut body = body.clone();
+                body.resize(*length, b'A');
+                table.walks(&body)
+            });
+            let expected: &[usize] =
+                if body.len() == 195 { &[180, 182, 184, 186, 195] } else { &[body.len()] };
+            assert_eq!(ends.collect::<Vec<_>>(), expected);
+            let mut at = 0;
+            for item in table.items {
+                let mut wrong = body.clone();
+                wrong[at] ^= 0x20;
+                assert!(!table.walks(&wrong), "{}", item.id);
+                at += 1 + item.width;
+            }
+        }
     }
 
     #[test]
