@@ -1,1 +1,8 @@
-//! A simulated clinic for `demo` and tests, built on the drivers' simulators.
+//! A simulated clinic for `demo` and tests: machines on pseudo-terminals, a receiver with mutual TLS, throw-away keys.
+//!
+//! Nothing here is used by the daemon, and everything it makes says that it is a test.
+
+pub mod holdings;
+pub mod pki;
+pub mod receiver;
+pub mod resource;
