@@ -3,6 +3,7 @@
 pub mod fhir;
 #[cfg(test)]
 mod golden;
+pub mod tls;
 
 use crate::model::name::UpstreamName;
 use crate::privacy::record::{Correction, Revision, TreatmentId};
@@ -14,9 +15,10 @@ use std::time::Duration;
 pub trait Upstream: Send {
     /// Its name in the configuration.
     fn name(&self) -> &UpstreamName;
-    /// Delivers a batch and says what became of each record. Nothing of a record may be sent twice under another id.
+    /// Delivers a batch and says what became of each record. A retry sends the same resources under the same ids.
     fn deliver(&mut self, batch: &[Stored]) -> impl Future<Output = Delivery> + Send;
     /// Rewrites records of a corrected treatment: the old ids become `entered-in-error`, the right ones get new ids.
+    /// The records are not leased; the forwarder settles the correction once all of them have a verdict.
     fn correct(&mut self, correction: Correction, batch: &[Stored]) -> impl Future<Output = Delivery> + Send;
 }
 
@@ -25,6 +27,8 @@ pub trait Upstream: Send {
 pub struct Delivery {
     /// Outcomes by record.
     pub verdicts: Vec<(Sequence, Verdict)>,
+    /// Resources the receiver took, for `status`.
+    pub resources: u64,
     /// Whether to go on.
     pub next: Next,
 }
@@ -35,8 +39,13 @@ pub enum Next {
     /// Go on.
     #[default]
     Continue,
-    /// The receiver is not ready: wait at least this long where it said so, else back off.
-    Wait(Option<Duration>),
+    /// The receiver is not ready: back off.
+    Wait {
+        /// At least this long, where the receiver said so.
+        at_least: Option<Duration>,
+        /// What it said, or that it said nothing.
+        why: Trouble,
+    },
     /// A person is needed: pause with an alarm, keep everything, look again now and then.
     Pause(Trouble),
 }

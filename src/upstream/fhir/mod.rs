@@ -1,14 +1,18 @@
 //! FHIR R4 over mutual TLS: pure encoders, and the client that writes what they render.
 
+pub mod client;
 mod codes;
+mod courier;
 mod device;
 pub mod encode;
 mod event;
 mod ids;
 mod instant;
+mod link;
 mod observation;
 mod procedure;
 pub mod r4;
+pub mod status;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -4,26 +4,23 @@ use super::resources::Resource;
 use super::types::ResourceType;
 use serde::{Deserialize, Serialize, Serializer};
 
-/// A batch Bundle of `PUT Type/<id>`, borrowed from the resources it carries.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Batch<'a> {
-    resource_type: &'static str,
-    #[serde(rename = "type")]
-    of: &'static str,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    entry: Vec<BatchEntry<'a>>,
-}
-
-impl<'a> Batch<'a> {
-    /// A batch that writes these resources under their own ids.
-    pub fn of_puts(resources: impl IntoIterator<Item = &'a Resource>) -> Self {
-        let entry = resources.into_iter().map(BatchEntry::put).collect();
-        Self { resource_type: "Bundle", of: "batch", entry }
+/// A batch Bundle of entries that are JSON already: a batch that has to be halved is not rendered again.
+#[must_use]
+pub fn batch(entries: &[String]) -> Vec<u8> {
+    let length: usize = entries.iter().map(|entry| entry.len() + 1).sum();
+    let mut text = Vec::with_capacity(length + 64);
+    text.extend_from_slice(br#"{"resourceType":"Bundle","type":"batch","entry":["#);
+    for (index, entry) in entries.iter().enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        text.extend_from_slice(entry.as_bytes());
     }
+    text.extend_from_slice(b"]}");
+    text
 }
 
-/// One entry of a [`Batch`].
+/// One entry of a batch.
 #[derive(Clone, Debug, Serialize)]
 pub struct BatchEntry<'a> {
     resource: &'a Resource,
@@ -31,7 +28,9 @@ pub struct BatchEntry<'a> {
 }
 
 impl<'a> BatchEntry<'a> {
-    fn put(resource: &'a Resource) -> Self {
+    /// Writes the resource under its own id.
+    #[must_use]
+    pub fn put(resource: &'a Resource) -> Self {
         Self { resource, request: BatchRequest { method: "PUT", url: (resource.kind(), resource.id()) } }
     }
 }

@@ -8,8 +8,8 @@ mod resources;
 mod types;
 
 pub use bundle::{
-    Batch, BatchEntry, BatchRequest, BatchResponse, BatchResponseEntry, EntryResponse, Issue,
-    OperationOutcome,
+    BatchEntry, BatchRequest, BatchResponse, BatchResponseEntry, EntryResponse, Issue, OperationOutcome,
+    batch,
 };
 pub use resources::{
     CapabilityStatement, Device, DeviceMetric, DeviceName, Observation, ObservationComponent, Patient,
