@@ -5,6 +5,7 @@ pub mod codec;
 mod conversation;
 mod simulator;
 pub mod table;
+mod value;
 
 use crate::kit::driver::{
     Channel, ChannelId, Direction, Driver, Effect, Evidence, LineSettings, Model, ModelId, Parity,
@@ -113,7 +114,7 @@ fn channels(table: &Table) -> Vec<Channel> {
         meaning: item.meaning,
         unit: item.unit,
         example: item.example,
-        example_reading: codec::read(item, item.example.as_bytes()).ok(),
+        example_reading: value::read(item, item.example.as_bytes()).ok(),
     };
     table.items.iter().map(channel).collect()
 }

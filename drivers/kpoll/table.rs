@@ -60,7 +60,7 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
-    const fn of(example: &str) -> Self {
+    pub(crate) const fn of(example: &str) -> Self {
         let mut columns = Self { zeros: 0, headroom: 0, whole: 0, decimals: 0 };
         let mut rest = example.as_bytes();
         let mut point = false;

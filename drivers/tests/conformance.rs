@@ -165,6 +165,15 @@ fn a_port_that_closes_in_mid_answer_ends_the_poll_as_closed() {
 }
 
 #[test]
+fn a_poll_that_is_due_too_early_gives_the_last_one_up_and_is_answered() {
+    for entry in MODELS {
+        let mut bed = Bed::treating(entry, Noise::NONE, 5);
+        bed.poll_too_early().must_be_right(entry);
+        bed.poll().must_be_right(entry);
+    }
+}
+
+#[test]
 fn echo_and_stale_bytes_do_not_spoil_the_answer() {
     for entry in MODELS {
         let noise = Noise { echo: Switch::On, stale: 1_000_000, ..Noise::NONE };

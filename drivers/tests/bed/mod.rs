@@ -2,7 +2,7 @@
 
 use chairside_drivers::Entry;
 use chairside_drivers::Options;
-use chairside_drivers::kit::driver::{Driver, Model, Outcome, Output, Sample};
+use chairside_drivers::kit::driver::{Driver, Model, Outcome, Output, Sample, Trouble};
 use chairside_drivers::kit::noise::{Cable, Noise};
 use chairside_drivers::kit::simulator::{Act, Machine, Screen};
 use chairside_drivers::kit::time::{Slot, Tick};
@@ -85,6 +85,21 @@ impl Bed {
         self.run_until(start.after(Duration::from_millis(110)));
         self.driver.handle_close(self.now);
         self.drain();
+        self.run_until(start.after(INTERVAL));
+        self.end(start)
+    }
+
+    /// A poll whose answer does not come, because the cable is out, and the next one half a second behind it.
+    pub(crate) fn poll_too_early(&mut self) -> Poll {
+        self.cable.pull_after(0);
+        let start = self.ask();
+        self.run_until(start.after(Duration::from_millis(500)));
+        self.cable.plug();
+        assert!(self.ended.is_none());
+        self.driver.handle_poll_due(self.now, Slot(self.slot + 1));
+        assert_eq!(self.driver.poll(), Output::Trouble(Trouble::Overrun));
+        assert_eq!(self.driver.poll(), Output::EndOfPoll(Slot(self.slot), Outcome::Silent));
+        self.slot += 1;
         self.run_until(start.after(INTERVAL));
         self.end(start)
     }
