@@ -335,6 +335,7 @@ impl Keyring {
             for chair in state.chairs.values_mut() {
                 chair.last = chair.last.filter(|last| state.treatments.contains_key(last));
             }
+            state.untold.retain(|correction| state.treatments.contains_key(&correction.treatment));
             Ok(before - state.treatments.len())
         })
     }

@@ -40,7 +40,7 @@ pub struct Seats {
 struct Live {
     /// Treatments that the machine itself confirmed since this process started.
     settled: BTreeSet<TreatmentId>,
-    progress: BTreeMap<TreatmentId, (Timestamp, Decimal)>,
+    heard: BTreeMap<TreatmentId, (Timestamp, Option<Decimal>)>,
     /// When progress was last written.
     written: Option<Timestamp>,
 }
@@ -163,14 +163,16 @@ impl Seats {
         at: Timestamp,
     ) -> Result<TreatmentId, KeyringError> {
         let mut live = self.live();
-        let before = self.keyring.state().chairs.get(chair).and_then(|chair| chair.running);
-        let id = self.keyring.change(|state| rules::start(state, chair, machine, at))?;
+        let before = self.running_id(chair);
+        let word = live.word(before, at);
+        let id = self.keyring.change(|state| rules::start(state, chair, machine, word))?;
         live.forget(before);
         live.settled.insert(id);
         Ok(id)
     }
 
-    /// The machine ended its treatment; `None` where none ran.
+    /// The machine ended its treatment; `None` where none ran. Its end is now, or when it was last heard of where the
+    /// machine was silent since.
     ///
     /// # Errors
     /// [`KeyringError`] when it cannot be made durable; then it still runs.
@@ -180,8 +182,9 @@ impl Seats {
         at: Timestamp,
     ) -> Result<Option<TreatmentId>, KeyringError> {
         let mut live = self.live();
+        let word = live.word(self.running_id(chair), at);
         let ended: Option<TreatmentId> =
-            self.keyring.change(|state| Ok::<_, KeyringError>(rules::end(state, chair, at)))?;
+            self.keyring.change(|state| Ok::<_, KeyringError>(rules::end(state, chair, word)))?;
         live.forget(ended);
         Ok(ended)
     }
@@ -197,7 +200,7 @@ impl Seats {
         Some(Running {
             id,
             started: treatment.started,
-            progress: live.progress.get(&id).copied().or(known.progress),
+            progress: live.progress(id).or(known.progress),
             seated: treatment.patient().is_some(),
             settled: live.settled.contains(&id),
         })
@@ -210,23 +213,29 @@ impl Seats {
         rules::waits(waiting, at).then(|| waiting.since.after(WAITS))
     }
 
-    /// The machine is treating and shows this elapsed time: the running treatment is settled and a restart can go on with
-    /// it. To be called with every such poll; it is written at once the first time and then every five minutes, for all
-    /// chairs together.
+    /// The machine is treating and shows this elapsed time, if it shows one: the running treatment is settled, and a
+    /// restart can go on with it. To be called with every such poll, or once a minute; it is written at once the first time
+    /// and then every five minutes, for all chairs together.
     ///
     /// # Errors
     /// [`KeyringError`] when it was due and cannot be made durable.
-    pub fn progress(&self, chair: &ChairName, at: Timestamp, elapsed: Decimal) -> Result<(), KeyringError> {
+    pub fn progress(
+        &self,
+        chair: &ChairName,
+        at: Timestamp,
+        elapsed: impl Into<Option<Decimal>>,
+    ) -> Result<(), KeyringError> {
+        let elapsed = elapsed.into();
         let mut live = self.live();
         let state = self.keyring.state();
         let Some(Chair { running: Some(id), progress: durable, .. }) = state.chairs.get(chair) else {
             return Ok(());
         };
         live.settled.insert(*id);
-        live.progress.insert(*id, (at, elapsed));
-        let fresh =
-            live.written.and_then(|written| rules::age(at, written)).is_some_and(|age| age < PROGRESS_EVERY);
-        if fresh && durable.is_some() {
+        live.heard.insert(*id, (at, elapsed));
+        let age = live.written.and_then(|written| rules::age(at, written));
+        let is_known = durable.is_some() || elapsed.is_none();
+        if is_known && age.is_some_and(|age| age < PROGRESS_EVERY) {
             return Ok(());
         }
         self.write_progress(&live)?;
@@ -282,7 +291,7 @@ impl Seats {
     /// # Errors
     /// [`SeatError`] when it cannot be made durable; then nothing has changed.
     pub fn unseat(&self, chair: &ChairName, at: Timestamp) -> Result<Seated, SeatError> {
-        self.act(chair, at, |state, _| rules::unseat(state, chair, at))
+        self.act(chair, at, |state, settled| rules::unseat(state, chair, at, settled))
     }
 
     /// Drops seats that waited too long. To be called now and then: a seat that nobody needs is not kept.
@@ -296,6 +305,27 @@ impl Seats {
         })
     }
 
+    /// Corrections that a crash may have kept from the spool, with their chairs. To be appended at the start, and then
+    /// [`Seats::told`].
+    #[must_use]
+    pub fn untold(&self) -> Vec<(ChairName, Correction)> {
+        let state = self.keyring.state();
+        let chair =
+            |correction: &Correction| Some(state.treatments.get(&correction.treatment)?.chair.clone());
+        state.untold.iter().filter_map(|correction| Some((chair(correction)?, *correction))).collect()
+    }
+
+    /// The spool has this correction. Until then it comes back after a restart; appended twice it does no harm.
+    ///
+    /// # Errors
+    /// [`KeyringError`] when it cannot be made durable.
+    pub fn told(&self, correction: &Correction) -> Result<(), KeyringError> {
+        self.keyring.change(|state| {
+            state.untold.retain(|untold| untold != correction);
+            Ok(())
+        })
+    }
+
     fn act(
         &self,
         chair: &ChairName,
@@ -303,31 +333,37 @@ impl Seats {
         act: impl FnOnce(&mut State, rules::Settled) -> Result<Seated, SeatError>,
     ) -> Result<Seated, SeatError> {
         let mut live = self.live();
-        let running = self.keyring.state().chairs.get(chair).and_then(|chair| chair.running);
-        let settled = match running {
-            Some(id) if !live.settled.contains(&id) => rules::Settled::No,
-            _ => rules::Settled::Yes,
-        };
-        let mut seated = self.keyring.change(|state| {
+        let settled = live.settled(self.running_id(chair));
+        let seated = self.keyring.change(|state| {
             rules::purge(state, at);
-            act(state, settled)
+            let mut seated = act(state, settled)?;
+            // Under the hold policy nothing went out under revision 0, so there is nothing to rewrite.
+            if self.unseated == Unseated::Hold {
+                seated.correction = seated.correction.filter(|correction| correction.old.0 > 0);
+            }
+            state.untold.extend(seated.correction);
+            Ok::<_, SeatError>(seated)
         })?;
         if settled == rules::Settled::Yes {
             live.settled.extend(seated.started);
         }
-        live.forget(seated.ended);
-        // Under the hold policy nothing went out under revision 0, so there is nothing to rewrite.
-        if self.unseated == Unseated::Hold {
-            seated.correction = seated.correction.filter(|correction| correction.old.0 > 0);
+        if let (Some(ended), Some(started)) = (seated.ended, seated.started)
+            && let Some(heard) = live.heard.get(&ended).copied()
+        {
+            live.heard.insert(started, heard);
         }
+        live.forget(seated.ended);
         Ok(seated)
+    }
+
+    fn running_id(&self, chair: &ChairName) -> Option<TreatmentId> {
+        self.keyring.state().chairs.get(chair)?.running
     }
 
     fn write_progress(&self, live: &Live) -> Result<(), KeyringError> {
         self.keyring.change(|state| {
             for chair in state.chairs.values_mut() {
-                let seen = chair.running.and_then(|id| live.progress.get(&id).copied());
-                chair.progress = seen.or(chair.progress);
+                chair.progress = chair.running.and_then(|id| live.progress(id)).or(chair.progress);
             }
             Ok(())
         })
@@ -339,10 +375,28 @@ impl Seats {
 }
 
 impl Live {
+    fn settled(&self, running: Option<TreatmentId>) -> rules::Settled {
+        match running {
+            Some(id) if !self.settled.contains(&id) => rules::Settled::No,
+            Some(_) | None => rules::Settled::Yes,
+        }
+    }
+
+    /// The machine's word on the running treatment.
+    fn word(&self, running: Option<TreatmentId>, at: Timestamp) -> rules::Word {
+        let heard = running.and_then(|id| self.heard.get(&id)).map(|(at, _)| *at);
+        rules::Word { at, heard, settled: self.settled(running) }
+    }
+
+    fn progress(&self, id: TreatmentId) -> Option<(Timestamp, Decimal)> {
+        let (at, elapsed) = self.heard.get(&id)?;
+        Some((*at, (*elapsed)?))
+    }
+
     fn forget(&mut self, ended: Option<TreatmentId>) {
         if let Some(id) = ended {
             self.settled.remove(&id);
-            self.progress.remove(&id);
+            self.heard.remove(&id);
         }
     }
 }

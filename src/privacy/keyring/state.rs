@@ -4,7 +4,7 @@ use crate::model::name::{ChairName, MachineName, UpstreamName};
 use crate::model::time::Timestamp;
 use crate::privacy::bytes::{ReadError, Reader, Write};
 use crate::privacy::crypto::{Refused, Secret};
-use crate::privacy::record::{Revision, TreatmentId};
+use crate::privacy::record::{Correction, Revision, TreatmentId};
 use chairside_drivers::kit::decimal::Decimal;
 use std::collections::BTreeMap;
 use zeroize::Zeroizing;
@@ -26,6 +26,8 @@ pub(in crate::privacy) struct State {
     pub(in crate::privacy) patients: BTreeMap<[u8; 32], RowId>,
     pub(in crate::privacy) treatments: BTreeMap<TreatmentId, Treatment>,
     pub(in crate::privacy) chairs: BTreeMap<ChairName, Chair>,
+    /// Corrections that may not be in the spool yet: a crash between the two must not lose one.
+    pub(in crate::privacy) untold: Vec<Correction>,
 }
 
 /// A treatment with its data key and who it is.
@@ -92,6 +94,7 @@ impl State {
             patients: BTreeMap::new(),
             treatments: BTreeMap::new(),
             chairs: BTreeMap::new(),
+            untold: Vec::new(),
         })
     }
 
@@ -103,7 +106,8 @@ impl State {
             + self.patients.len() * 48
             + self.treatments.len() * 216
             + bindings * 16
-            + self.chairs.len() * 160;
+            + self.chairs.len() * 160
+            + self.untold.len() * 26;
         let mut out = Zeroizing::new(Vec::with_capacity(room));
         out.extend_from_slice(self.lookup.as_bytes());
         out.extend_from_slice(self.facility.as_bytes());
@@ -127,6 +131,12 @@ impl State {
             out.put_text(name.as_str());
             put_chair(&mut out, chair);
         }
+        out.put_varint(self.untold.len() as u64);
+        for Correction { treatment, old, new } in &self.untold {
+            out.extend_from_slice(treatment.as_bytes());
+            out.put_varint(u64::from(old.0));
+            out.put_varint(u64::from(new.0));
+        }
         out
     }
 
@@ -141,6 +151,7 @@ impl State {
             patients: BTreeMap::new(),
             treatments: BTreeMap::new(),
             chairs: BTreeMap::new(),
+            untold: Vec::new(),
         };
         for _ in 0..from.varint("number of recipients")? {
             let name =
@@ -158,6 +169,12 @@ impl State {
         for _ in 0..from.varint("number of chairs")? {
             let name = chair_name(&mut from)?;
             state.chairs.insert(name, chair(&mut from)?);
+        }
+        for _ in 0..from.varint("number of corrections")? {
+            let treatment = TreatmentId::from_bytes(from.array("corrected treatment")?);
+            let old = Revision(from.number("old revision")?);
+            let new = Revision(from.number("new revision")?);
+            state.untold.push(Correction { treatment, old, new });
         }
         from.end()?;
         Ok(state)
@@ -286,6 +303,7 @@ mod tests {
                 waiting: Some(Waiting { row: RowId([3; 16]), since: Timestamp::from_micros(i64::MAX) }),
             },
         );
+        state.untold.push(Correction { treatment: id, old: Revision(u32::MAX - 1), new: Revision(u32::MAX) });
         state
     }
 
@@ -294,7 +312,7 @@ mod tests {
         let state = full();
         let bytes = state.encode();
         assert!(State::decode(&bytes) == Ok(state.clone()));
-        assert!(bytes.len() <= 128 + 98 + 48 + 2 * 216 + 3 * 16 + 2 * 160, "{}", bytes.len());
+        assert!(bytes.len() <= 128 + 98 + 48 + 2 * 216 + 3 * 16 + 2 * 160 + 26, "{}", bytes.len());
     }
 
     #[test]

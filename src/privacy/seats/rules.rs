@@ -19,6 +19,9 @@ pub(super) enum Settled {
 
 /// A clock that steps back by more than this makes an age unknown: no seat may live longer because of it.
 const SLACK: Duration = Duration::from_secs(5 * 60);
+/// A treatment that nobody heard of for longer ended when it was last heard of. The judge needs a quarter of an hour to see
+/// that a treatment stands still, and progress is noted once a minute or so.
+const UNHEARD: Duration = Duration::from_secs(20 * 60);
 
 /// How long ago `then` is; `None` where it lies in the future.
 pub(super) fn age(at: Timestamp, then: Timestamp) -> Option<Duration> {
@@ -43,30 +46,42 @@ pub(super) fn row(state: &mut State, number: &RecordNumber) -> Result<RowId, Key
     }
 }
 
+/// The machine's own word on a treatment's end or on the start of the next one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Word {
+    pub(super) at: Timestamp,
+    /// When this process last saw the running treatment treating, where it did.
+    pub(super) heard: Option<Timestamp>,
+    pub(super) settled: Settled,
+}
+
 pub(super) fn start(
     state: &mut State,
     chair: &ChairName,
     machine: &MachineName,
-    at: Timestamp,
+    word: Word,
 ) -> Result<TreatmentId, KeyringError> {
-    end(state, chair, at);
-    let id = begin(state, chair, machine, at)?;
+    end(state, chair, word);
+    let id = begin(state, chair, machine, word.at)?;
     let known = state.chairs.entry(chair.clone()).or_default();
     known.progress = None;
-    let waiting = known.waiting.take().filter(|waiting| waits(*waiting, at));
+    let waiting = known.waiting.take().filter(|waiting| waits(*waiting, word.at));
     bind(state, id, waiting.map(|waiting| waiting.row));
     Ok(id)
 }
 
-pub(super) fn end(state: &mut State, chair: &ChairName, at: Timestamp) -> Option<TreatmentId> {
-    let known = state.chairs.get_mut(chair)?;
-    let id = known.running.take()?;
-    known.last = Some(id);
-    known.progress = None;
-    if let Some(treatment) = state.treatments.get_mut(&id) {
-        treatment.ended = Some(at.max(treatment.started));
-    }
-    Some(id)
+/// Ends the running treatment: now, or when it was last heard of where that is longer ago. A machine that was switched off
+/// at night tells of the end in the morning, and by then somebody else sits there.
+pub(super) fn end(state: &mut State, chair: &ChairName, word: Word) -> Option<TreatmentId> {
+    let (_, treatment) = running(state, chair)?;
+    let durable = state.chairs.get(chair).and_then(|chair| chair.progress).map(|(at, _)| at);
+    let ended = match (word.settled, word.heard) {
+        (Settled::Yes, None) => word.at,
+        (Settled::Yes, Some(heard)) if age(word.at, heard).is_none_or(|age| age <= UNHEARD) => word.at,
+        (Settled::Yes, Some(heard)) => heard,
+        (Settled::No, _) => durable.unwrap_or(treatment.started),
+    };
+    end_at(state, chair, ended)
 }
 
 pub(super) fn seat(
@@ -76,28 +91,33 @@ pub(super) fn seat(
     at: Timestamp,
     settled: Settled,
 ) -> Result<Seated, SeatError> {
-    if patient_of_running(state, chair) == Some(row) {
-        return Ok(Seated::only(SeatOutcome::AlreadySeated));
+    void_behind_running(state, chair, settled);
+    match standing(state, chair, at, settled) {
+        Standing::Idle => Ok(seat_idle(state, chair, row, at)),
+        Standing::Over(_) => Ok(wait(state, chair, row, at)),
+        Standing::Unsettled(treatment) if treatment.patient() == Some(row) => {
+            Ok(Seated::only(SeatOutcome::AlreadySeated))
+        }
+        Standing::Unsettled(_) => Err(SeatError::Unsettled(chair.clone())),
+        Standing::Running(_, treatment) if treatment.patient() == Some(row) => {
+            Ok(Seated::only(SeatOutcome::AlreadySeated))
+        }
+        Standing::Running(id, treatment) if treatment.patient().is_none() => {
+            let since = treatment.started;
+            Ok(rebind(state, id, row, SeatOutcome::Bound { since }))
+        }
+        Standing::Running(id, treatment) => {
+            let machine = treatment.machine.clone();
+            let started = split(state, chair, &machine, at)?;
+            bind(state, started, Some(row));
+            Ok(Seated { ended: Some(id), started: Some(started), ..Seated::only(SeatOutcome::Changed) })
+        }
     }
-    let over = drop_if_over(state, chair, at, settled)?;
-    let Some((id, treatment)) = running(state, chair) else {
-        let seated = seat_idle(state, chair, row, at);
-        return Ok(Seated { ended: over, ..seated });
-    };
-    let (since, machine) = (treatment.started, treatment.machine.clone());
-    if treatment.patient().is_none() {
-        return Ok(rebind(state, id, row, SeatOutcome::Bound { since }));
-    }
-    let started = split(state, chair, &machine, at)?;
-    bind(state, started, Some(row));
-    Ok(Seated { ended: Some(id), started: Some(started), ..Seated::only(SeatOutcome::Changed) })
 }
 
 /// Nothing runs: the seat is late for the last treatment, or early for the next.
 fn seat_idle(state: &mut State, chair: &ChairName, row: RowId, at: Timestamp) -> Seated {
-    let known = state.chairs.entry(chair.clone()).or_default();
-    let last = known.last.and_then(|id| Some((id, state.treatments.get(&id)?)));
-    if let Some((id, treatment)) = last
+    if let Some((id, treatment)) = last(state, chair)
         && let Some(ended) = treatment.ended
         && treatment.patient().is_none()
         && age(at, ended).is_some_and(|age| age <= LATE)
@@ -105,7 +125,21 @@ fn seat_idle(state: &mut State, chair: &ChairName, row: RowId, at: Timestamp) ->
         let since = treatment.started;
         return rebind(state, id, row, SeatOutcome::BoundLate { since, ended });
     }
-    known.waiting = Some(Waiting { row, since: at });
+    wait(state, chair, row, at)
+}
+
+/// A word on a treatment that runs is the last word: no seat from before waits behind it for the next one.
+fn void_behind_running(state: &mut State, chair: &ChairName, settled: Settled) {
+    if let Some(known) = state.chairs.get_mut(chair)
+        && known.running.is_some()
+        && settled == Settled::Yes
+    {
+        known.waiting = None;
+    }
+}
+
+fn wait(state: &mut State, chair: &ChairName, row: RowId, at: Timestamp) -> Seated {
+    state.chairs.entry(chair.clone()).or_default().waiting = Some(Waiting { row, since: at });
     Seated::only(SeatOutcome::Waiting { until: at.after(WAITS) })
 }
 
@@ -117,15 +151,16 @@ pub(super) fn correct(
     keep_delivered: Duration,
     settled: Settled,
 ) -> Result<Seated, SeatError> {
-    let over = drop_if_over(state, chair, at, settled)?;
-    let known = state.chairs.entry(chair.clone()).or_default();
-    // Whoever corrects before the treatment begins means the seat that waits, not yesterday's treatment.
-    if let (None, Some(waiting)) = (known.running, &mut known.waiting) {
-        *waiting = Waiting { row, since: at };
-        let seated = Seated::only(SeatOutcome::Waiting { until: at.after(WAITS) });
-        return Ok(Seated { ended: over, ..seated });
-    }
-    let target = known.running.or(known.last).and_then(|id| Some((id, state.treatments.get(&id)?)));
+    void_behind_running(state, chair, settled);
+    let waiting = state.chairs.get(chair).is_some_and(|chair| chair.waiting.is_some());
+    let target = match standing(state, chair, at, settled) {
+        // Whoever corrects before the treatment begins means the seat that waits, not yesterday's treatment.
+        Standing::Idle | Standing::Over(_) if waiting => return Ok(wait(state, chair, row, at)),
+        Standing::Idle => last(state, chair),
+        Standing::Over(id) => state.treatments.get(&id).map(|treatment| (id, treatment)),
+        Standing::Running(id, treatment) => Some((id, treatment)),
+        Standing::Unsettled(_) => return Err(SeatError::Unsettled(chair.clone())),
+    };
     let Some((id, treatment)) = target else { return Err(SeatError::NoTreatment(chair.clone())) };
     let since = treatment.started;
     // Counted from the start: then no record of it, not even the first, can have left the spool.
@@ -133,22 +168,28 @@ pub(super) fn correct(
         let hours = keep_delivered.as_secs() / 3600;
         return Err(SeatError::TooLate { chair: chair.clone(), hours });
     }
-    let seated = if treatment.patient() == Some(row) {
-        Seated::only(SeatOutcome::AlreadySeated)
-    } else {
-        rebind(state, id, row, SeatOutcome::Corrected { since })
-    };
-    Ok(Seated { ended: over, ..seated })
+    if treatment.patient() == Some(row) {
+        return Ok(Seated::only(SeatOutcome::AlreadySeated));
+    }
+    Ok(rebind(state, id, row, SeatOutcome::Corrected { since }))
 }
 
-pub(super) fn unseat(state: &mut State, chair: &ChairName, at: Timestamp) -> Result<Seated, SeatError> {
-    let Some((id, treatment)) = running(state, chair) else {
-        let known = state.chairs.entry(chair.clone()).or_default();
-        return Ok(Seated::only(match known.waiting.take() {
-            Some(_) => SeatOutcome::WaitingCancelled,
-            None => SeatOutcome::NobodySeated,
-        }));
+pub(super) fn unseat(
+    state: &mut State,
+    chair: &ChairName,
+    at: Timestamp,
+    settled: Settled,
+) -> Result<Seated, SeatError> {
+    let waiting = state.chairs.get(chair).is_some_and(|chair| chair.waiting.is_some());
+    let id = match standing(state, chair, at, settled) {
+        Standing::Idle | Standing::Over(_) if waiting => {
+            state.chairs.entry(chair.clone()).or_default().waiting = None;
+            return Ok(Seated::only(SeatOutcome::WaitingCancelled));
+        }
+        Standing::Idle => return Ok(Seated::only(SeatOutcome::NobodySeated)),
+        Standing::Over(_) | Standing::Unsettled(_) | Standing::Running(..) => running(state, chair),
     };
+    let Some((id, treatment)) = id else { return Ok(Seated::only(SeatOutcome::NobodySeated)) };
     let machine = treatment.machine.clone();
     let started = split(state, chair, &machine, at)?;
     Ok(Seated { ended: Some(id), started: Some(started), ..Seated::only(SeatOutcome::Unseated) })
@@ -167,24 +208,29 @@ impl Seated {
     }
 }
 
-/// A treatment left open by a restart is nobody's until the machine confirms it: by now the next patient may sit there. One
-/// that is too old to go on is ended here, at its last sign of life; any other has to wait for the machine's word.
-fn drop_if_over(
-    state: &mut State,
-    chair: &ChairName,
-    at: Timestamp,
-    settled: Settled,
-) -> Result<Option<TreatmentId>, SeatError> {
-    let Some((_, treatment)) = running(state, chair) else { return Ok(None) };
-    if settled == Settled::Yes {
-        return Ok(None);
+/// What a chair is to a nurse's word.
+enum Standing<'a> {
+    /// Nothing runs.
+    Idle,
+    /// A restart left a treatment open that is too old to go on; the machine's next word will end it.
+    Over(TreatmentId),
+    /// A restart left a treatment open, and by now the next patient may sit there: only the machine can tell.
+    Unsettled(&'a Treatment),
+    /// A treatment runs.
+    Running(TreatmentId, &'a Treatment),
+}
+
+fn standing<'a>(state: &'a State, chair: &ChairName, at: Timestamp, settled: Settled) -> Standing<'a> {
+    match (running(state, chair), settled) {
+        (None, _) => Standing::Idle,
+        (Some((id, treatment)), Settled::Yes) => Standing::Running(id, treatment),
+        (Some((id, treatment)), Settled::No)
+            if age(at, treatment.started).is_some_and(|age| age >= LONGEST) =>
+        {
+            Standing::Over(id)
+        }
+        (Some((_, treatment)), Settled::No) => Standing::Unsettled(treatment),
     }
-    if age(at, treatment.started).is_none_or(|age| age < LONGEST) {
-        return Err(SeatError::Unsettled(chair.clone()));
-    }
-    let progress = state.chairs.get(chair).and_then(|chair| chair.progress);
-    let seen = progress.map_or(treatment.started, |(at, _)| at);
-    Ok(end(state, chair, seen))
 }
 
 fn running<'a>(state: &'a State, chair: &ChairName) -> Option<(TreatmentId, &'a Treatment)> {
@@ -192,8 +238,20 @@ fn running<'a>(state: &'a State, chair: &ChairName) -> Option<(TreatmentId, &'a 
     Some((id, state.treatments.get(&id)?))
 }
 
-fn patient_of_running(state: &State, chair: &ChairName) -> Option<RowId> {
-    running(state, chair)?.1.patient()
+fn last<'a>(state: &'a State, chair: &ChairName) -> Option<(TreatmentId, &'a Treatment)> {
+    let id = state.chairs.get(chair)?.last?;
+    Some((id, state.treatments.get(&id)?))
+}
+
+fn end_at(state: &mut State, chair: &ChairName, ended: Timestamp) -> Option<TreatmentId> {
+    let known = state.chairs.get_mut(chair)?;
+    let id = known.running.take()?;
+    known.last = Some(id);
+    known.progress = None;
+    if let Some(treatment) = state.treatments.get_mut(&id) {
+        treatment.ended = Some(ended.max(treatment.started));
+    }
+    Some(id)
 }
 
 /// Ends the running treatment and begins another in the same breath. The machine's elapsed time goes on.
@@ -204,9 +262,11 @@ fn split(
     at: Timestamp,
 ) -> Result<TreatmentId, KeyringError> {
     let progress = state.chairs.get(chair).and_then(|chair| chair.progress);
-    end(state, chair, at);
+    end_at(state, chair, at);
     let id = begin(state, chair, machine, at)?;
-    state.chairs.entry(chair.clone()).or_default().progress = progress;
+    let known = state.chairs.entry(chair.clone()).or_default();
+    known.progress = progress;
+    known.waiting = None;
     Ok(id)
 }
 

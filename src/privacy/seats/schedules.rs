@@ -33,7 +33,7 @@ struct Entry {
 struct Life {
     born: usize,
     died: Option<usize>,
-    /// The minute of its end, which is earlier than the line for one that a restart left open too long.
+    /// The minute of its end, which is earlier than the line for one that was not heard of for long.
     ended: u64,
 }
 
@@ -50,22 +50,20 @@ impl<'a> History<'a> {
         let mut history = Self { lines, lives: Vec::new() };
         for (line, Entry { minute, act }) in lines.iter().enumerate() {
             let running = history.running(line);
-            let (dies, born) = match act {
-                Act::Start => (Some(*minute), true),
-                Act::End => (Some(*minute), false),
-                Act::Unseat => (Some(*minute), running.is_some()),
-                Act::Seat(patient) => match running {
-                    None => (None, false),
-                    Some(life) => history.seat_on(life, line, *patient),
-                },
-                Act::Correct(_) => match running {
-                    // An act that is refused changes nothing, not even this.
-                    Some(life) if history.left_open_too_long(life, line) && history.kept(life, line) => {
-                        (Some(history.last_sign(life, line)), false)
-                    }
-                    _ => (None, false),
-                },
-                Act::Progress | Act::Restart => (None, false),
+            let (dies, born) = match (act, running) {
+                (Act::Start, None) => (None, true),
+                (Act::Start, Some(life)) => (Some(history.end(life, line)), true),
+                (Act::End, Some(life)) => (Some(history.end(life, line)), false),
+                (Act::Unseat, Some(life))
+                    if !(history.is_over(life, line) && history.awaited(line).is_some()) =>
+                {
+                    (Some(*minute), true)
+                }
+                (Act::Seat(patient), Some(life)) if history.settled(life, line) => {
+                    let taken = history.patient(life, line).is_some_and(|whose| whose != *patient);
+                    (taken.then_some(*minute), taken)
+                }
+                _ => (None, false),
             };
             if let (Some(ended), Some(life)) = (dies, running) {
                 history.lives[life].died = Some(line);
@@ -78,24 +76,12 @@ impl<'a> History<'a> {
         history
     }
 
-    /// Another patient on somebody's treatment begins an own one; a treatment left open too long ends.
-    fn seat_on(&self, life: usize, line: usize, patient: u8) -> (Option<u64>, bool) {
-        let whose = self.patient(life, line);
-        if whose == Some(patient) {
-            return (None, false);
-        }
-        if self.left_open_too_long(life, line) {
-            return (Some(self.last_sign(life, line)), false);
-        }
-        let taken = self.settled(life, line) && whose.is_some();
-        (taken.then_some(self.lines[line].minute), taken)
-    }
-
+    /// The treatment that runs when this line is about to act.
     fn running(&self, line: usize) -> Option<usize> {
         self.lives.iter().position(|life| life.born < line && life.died.is_none_or(|died| died >= line))
     }
 
-    /// The last treatment that is over before this line acts.
+    /// The last treatment that began before this line.
     fn last(&self, line: usize) -> Option<usize> {
         self.lives.iter().rposition(|life| life.born < line)
     }
@@ -118,15 +104,33 @@ impl<'a> History<'a> {
         false
     }
 
-    fn left_open_too_long(&self, life: usize, line: usize) -> bool {
+    /// Left open by a restart for so long that it cannot go on.
+    fn is_over(&self, life: usize, line: usize) -> bool {
         let age = self.lines[line].minute - self.lines[self.lives[life].born].minute;
         !self.settled(life, line) && age >= 12 * 60
     }
 
-    fn last_sign(&self, life: usize, line: usize) -> u64 {
-        let born = self.lives[life].born;
-        let heard = self.lines[born..line].iter().filter(|entry| entry.act == Act::Progress);
-        heard.map(|entry| entry.minute).chain([self.lines[born].minute]).max().unwrap()
+    /// The minute at which the machine's word at this line ends the treatment: now, or when it was last heard of.
+    fn end(&self, life: usize, line: usize) -> u64 {
+        let settled = self.settled(life, line);
+        let mut heard = None;
+        for back in (0..line).rev() {
+            match self.lines[back].act {
+                Act::Progress => {
+                    heard = Some(self.lines[back].minute);
+                    break;
+                }
+                Act::Start => break,
+                Act::Restart if settled => break,
+                _ => {}
+            }
+        }
+        let (now, born) = (self.lines[line].minute, self.lines[self.lives[life].born].minute);
+        match heard {
+            None if settled => now,
+            Some(heard) if settled && now - heard <= 20 => now,
+            heard => heard.unwrap_or(born).max(born),
+        }
     }
 
     /// Whose treatment it is, as far as the lines before this one say.
@@ -149,62 +153,54 @@ impl<'a> History<'a> {
 
     /// Whether a seat at this line binds an unbound treatment: it runs, or ended at most half an hour ago with none since.
     fn reaches(&self, life: usize, line: usize) -> bool {
-        if self.running(line) == Some(life) && self.lives[life].died != Some(line) {
-            return self.settled(life, line);
+        match self.running(line) {
+            Some(running) => running == life && self.settled(life, line),
+            None => self.last(line) == Some(life) && self.lines[line].minute - self.lives[life].ended <= 30,
         }
-        self.lives[life].died.is_some_and(|died| died <= line)
-            && self.last(line) == Some(life)
-            && self.lines[line].minute - self.lives[life].ended <= 30
     }
 
     fn corrects(&self, life: usize, line: usize) -> bool {
-        let runs = self.running(line) == Some(life) && self.lives[life].died != Some(line);
-        let last = self.lives[life].died.is_some_and(|died| died <= line) && self.last(line) == Some(life);
-        self.kept(life, line)
-            && if runs { self.settled(life, line) } else { last && self.awaited(line).is_none() }
+        let nobody_waits = || self.awaited(line).is_none();
+        self.is_kept(life, line)
+            && match self.running(line) {
+                Some(running) if running != life => false,
+                Some(_) => self.settled(life, line) || self.is_over(life, line) && nobody_waits(),
+                None => self.last(line) == Some(life) && nobody_waits(),
+            }
     }
 
-    fn kept(&self, life: usize, line: usize) -> bool {
+    fn is_kept(&self, life: usize, line: usize) -> bool {
         self.lines[line].minute - self.lines[self.lives[life].born].minute <= KEEP_MINUTES
     }
 
-    /// For whom a seat waits when this line acts: the last word since the last treatment, at most two hours old.
+    /// For whom a seat waits when this line acts: the last word that was not on a treatment, at most two hours old.
     fn awaited(&self, line: usize) -> Option<u8> {
-        let since =
-            self.lives.iter().filter_map(|life| life.died).filter(|died| *died < line).max().unwrap_or(0);
-        if self.running(line).is_some() {
-            return None;
-        }
-        for back in (since..line).rev() {
+        for back in (0..line).rev() {
             let young = self.lines[line].minute - self.lines[back].minute <= 120;
+            let running = self.running(back);
+            let settled = running.map(|life| self.settled(life, back));
+            let refused = running.is_some_and(|life| settled == Some(false) && !self.is_over(life, back));
             match self.lines[back].act {
-                Act::Unseat => return None,
-                Act::Seat(patient) if !self.was_late(back) && self.idle_when(back) => {
-                    return young.then_some(patient);
+                Act::Start | Act::Unseat => return None,
+                Act::Seat(_) | Act::Correct(_) if refused => {}
+                Act::Seat(_) if settled == Some(true) => return None,
+                Act::Seat(_) if running.is_none() && self.was_late(back) => return None,
+                Act::Seat(patient) => return young.then_some(patient),
+                Act::Correct(_) if settled == Some(true) => {
+                    if running.is_some_and(|life| self.is_kept(life, back)) {
+                        return None;
+                    }
                 }
-                Act::Correct(patient) if self.idle_when(back) && self.awaited(back).is_some() => {
-                    return young.then_some(patient);
-                }
-                _ => {}
+                Act::Correct(patient) => return self.awaited(back).and(young.then_some(patient)),
+                Act::End | Act::Progress | Act::Restart => {}
             }
         }
         None
     }
 
-    /// Nothing runs once this line has done what it does to the running treatment.
-    fn idle_when(&self, line: usize) -> bool {
-        match self.running(line) {
-            Some(life) => self.lives[life].died == Some(line),
-            None => true,
-        }
-    }
-
-    /// Whether the seat at this line was spent on the treatment before.
+    /// Whether a seat at this line, with nothing running, was spent on the treatment before.
     fn was_late(&self, line: usize) -> bool {
-        self.idle_when(line)
-            && self
-                .last(line)
-                .is_some_and(|last| self.patient(last, line).is_none() && self.reaches(last, line))
+        self.last(line).is_some_and(|last| self.patient(last, line).is_none() && self.reaches(last, line))
     }
 }
 

@@ -316,16 +316,51 @@ fn after_a_restart_the_patient_who_was_seated_still_is() {
 }
 
 #[test]
-fn a_treatment_left_open_for_twelve_hours_is_over_for_whoever_is_seated_next() {
+fn a_treatment_left_open_for_twelve_hours_is_nobody_elses_and_the_seat_waits_for_the_next() {
     let mut ward = Ward::new();
     let treatment = ward.start(0);
     ward.elapsed(HOUR, 60);
     ward.restart();
     let seated = ward.seat("12", 13 * HOUR);
     assert_eq!(seated.outcome, SeatOutcome::Waiting { until: at(15 * HOUR) });
-    assert_eq!(seated.ended, Some(treatment));
-    assert_eq!(ward.told(treatment), None);
+    assert_eq!((seated.ended, seated.started), (None, None), "the machine's word ends it");
+    assert_eq!(ward.end(13 * HOUR + MINUTE), Some(treatment));
     assert_eq!(ward.border().treatment(treatment).unwrap().ended, Some(at(HOUR)));
+    let next = ward.start(14 * HOUR);
+    assert_eq!(ward.told(treatment), None);
+    assert_eq!(ward.told(next), ward.name_of("12"));
+}
+
+#[test]
+fn a_machine_switched_off_overnight_leaves_no_treatment_for_a_late_seat_in_the_morning() {
+    for restarted in [false, true] {
+        let mut ward = Ward::new();
+        let evening = ward.start(0);
+        ward.elapsed(4 * HOUR, 240);
+        if restarted {
+            ward.restart();
+        }
+        // The first answer in the morning ends it.
+        assert_eq!(ward.end(16 * HOUR), Some(evening));
+        assert_eq!(ward.border().treatment(evening).unwrap().ended, Some(at(4 * HOUR)));
+        assert!(matches!(ward.seat("12", 16 * HOUR + MINUTE).outcome, SeatOutcome::Waiting { .. }));
+        assert_eq!(ward.told(evening), None);
+        assert_eq!(ward.told(ward.start(17 * HOUR)), ward.name_of("12"));
+    }
+}
+
+#[test]
+fn a_correction_comes_back_after_a_crash_until_the_spool_has_it() {
+    let mut ward = Ward::new();
+    ward.start(0);
+    ward.seat("11", MINUTE);
+    assert_eq!(ward.seats.untold(), vec![], "a first seat has nothing to rewrite");
+    let correction = ward.correct("12", HOUR).correction.unwrap();
+    ward.restart();
+    assert_eq!(ward.seats.untold(), vec![(chair(), correction)]);
+    ward.seats.told(&correction).unwrap();
+    ward.restart();
+    assert_eq!(ward.seats.untold(), vec![]);
 }
 
 #[test]
