@@ -353,6 +353,8 @@ impl Previous {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
