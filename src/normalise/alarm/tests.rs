@@ -87,6 +87,16 @@ fn raised_again_within_half_a_minute_it_is_one_alarm() {
 }
 
 #[test]
+fn raised_again_at_the_thirtieth_second_it_is_still_one_alarm() {
+    let mut line = Line::new();
+    line.hear(1);
+    line.hear(0);
+    assert_eq!(line.hear_after(30, 1), []);
+    line.hear(0);
+    assert_eq!(line.hear_after(31, 1).len(), 2);
+}
+
+#[test]
 fn raised_again_later_it_is_another_occurrence() {
     let mut line = Line::new();
     assert_eq!(line.hear(1), [(Edge::Start, 10, 10)]);

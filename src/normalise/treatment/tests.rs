@@ -262,6 +262,12 @@ fn a_silence_after_which_the_time_does_not_agree_loses_the_treatment() {
 }
 
 #[test]
+fn a_jump_of_the_time_between_two_polls_is_no_other_treatment() {
+    let mut ward = Ward::treating(Rule::Flag, 30);
+    assert_eq!((ward.at_minute(75), ward.judge.phase()), (NOTHING, Phase::Treating));
+}
+
+#[test]
 fn a_flag_alone_survives_a_short_silence_and_not_a_long_one() {
     let mut ward = Ward::new(Rule::Flag);
     ward.signals = Signals { flag: Some(true), elapsed: None, ..ward.signals };
