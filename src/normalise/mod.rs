@@ -358,3 +358,5 @@ mod properties;
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wards;
