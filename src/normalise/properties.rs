@@ -100,6 +100,9 @@ fn spot_mark(text: &str) -> driver::Reading {
     text.parse().map_or(driver::Reading::Absent, |token| driver::Reading::Mark(SpotMark::new(token)))
 }
 
+/// The mark of a poll and its spot values.
+type Shown = (Option<u64>, Vec<(Parameter, Reading)>);
+
 /// What an onlooker knows of a chair, from its findings alone.
 #[derive(Default)]
 struct Onlooker {
@@ -111,7 +114,7 @@ struct Onlooker {
     last_occurrence: BTreeMap<&'static str, u32>,
     settings: BTreeMap<Parameter, Reading>,
     /// The mark and the spot values of the last news.
-    told: Option<(Option<u64>, Vec<(Parameter, Reading)>)>,
+    told: Option<Shown>,
     fresh: bool,
 }
 
@@ -204,7 +207,7 @@ fn mark_of(samples: &[Sample], channel: &str) -> Option<u64> {
             driver::Reading::Mark(mark) => Some(mark.bits()),
             _ => None,
         })
-        .last()
+        .next_back()
 }
 
 fn run(map: DeviceMap, mark: &str, resume: Option<Resume>, events: Vec<Event>) {
