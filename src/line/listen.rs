@@ -1,5 +1,6 @@
 //! A port for machines that speak by themselves: opened read-only, so the kernel refuses writes too.
 
+use crate::line::descriptor::register;
 use chairside_drivers::kit::driver::{LineSettings, Parity};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
@@ -30,7 +31,7 @@ pub(super) fn open(path: &Path, settings: LineSettings) -> Result<ListenPort, Li
     set(&mut termios, settings).map_err(ListenError::Set)?;
     tcsetattr(&tty, OptionalActions::Now, &termios).map_err(ListenError::Set)?;
     tcflush(&tty, QueueSelector::IFlush).map_err(ListenError::Set)?;
-    register(tty).map(ListenPort).map_err(ListenError::Register)
+    register(tty, Interest::READABLE).map(ListenPort).map_err(ListenError::Register)
 }
 
 #[cfg(test)]
@@ -47,14 +48,6 @@ pub(super) enum ListenError {
     Open(Errno),
     Set(Errno),
     Register(io::Error),
-}
-
-#[expect(
-    deprecated,
-    reason = "its successor is `unsafe`, for descriptors that may change; an `OwnedFd` cannot"
-)]
-fn register(tty: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(tty, Interest::READABLE)
 }
 
 fn set(termios: &mut Termios, settings: LineSettings) -> Result<(), Errno> {

@@ -3,6 +3,7 @@
 //! A [`Line`] reads whatever comes and writes only what its [`Gate`] lets through. It knows no protocol and keeps no
 //! time; `poll` owns both.
 
+pub(crate) mod descriptor;
 pub mod error;
 pub mod gate;
 mod holder;

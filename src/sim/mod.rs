@@ -6,3 +6,6 @@ pub mod holdings;
 pub mod pki;
 pub mod receiver;
 pub mod resource;
+pub mod scenario;
+pub mod terminal;
+pub mod ward;
