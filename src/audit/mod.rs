@@ -16,7 +16,15 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Debug)]
 pub struct Audit {
     path: PathBuf,
-    file: Mutex<File>,
+    end: Mutex<End>,
+}
+
+/// The end of the file.
+#[derive(Debug)]
+struct End {
+    file: File,
+    /// The last line was cut, by a crash or by a disk that refused: it stays as it is, and the next entry says so.
+    torn: bool,
 }
 
 /// The audit file cannot be opened or written.
@@ -57,6 +65,11 @@ pub enum Entry<'a> {
     Stopped {
         /// Whether it was told to.
         asked: bool,
+    },
+    /// A new key-encryption key was drawn.
+    KeyRotated {
+        /// Its version.
+        version: u32,
     },
     /// Keys were opened or made.
     Keyring {
@@ -106,8 +119,10 @@ impl Audit {
             .mode(0o600)
             .open(&path)
             .map_err(failed)?;
-        end_torn_line(&mut file).map_err(failed)?;
-        Ok(Self { path, file: Mutex::new(file) })
+        let torn = ends_torn(&mut file).map_err(failed)?;
+        // A new file is only durable once its name is.
+        File::open(state_dir).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        Ok(Self { path, end: Mutex::new(End { file, torn }) })
     }
 
     /// Writes an entry; it is on the device when this returns.
@@ -115,28 +130,39 @@ impl Audit {
     /// # Errors
     /// [`AuditError`]; whoever acts decides whether the act may stand without its entry.
     pub fn note(&self, at: Timestamp, entry: &Entry<'_>) -> Result<(), AuditError> {
-        let mut line = json!({ "at": clock::stamp(at) });
-        if let (Some(line), Value::Object(fields)) = (line.as_object_mut(), fields(entry)) {
-            line.extend(fields);
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = String::new();
+        if end.torn {
+            text.push('\n');
+            text.push_str(&line(at, json!({ "event": "torn_line" })));
         }
-        let mut text = line.to_string();
-        text.push('\n');
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
-        written.map_err(|source| AuditError { act: "write", path: self.path.clone(), source })
+        text.push_str(&line(at, fields(entry)));
+        let failed = |source| AuditError { act: "write", path: self.path.clone(), source };
+        // In one write: a crash leaves all of it or a torn end, and the next entry behind it says so.
+        end.torn = true;
+        end.file.write_all(text.as_bytes()).map_err(failed)?;
+        end.torn = false;
+        end.file.sync_data().map_err(failed)
     }
 }
 
-/// A crash in the middle of a line leaves it without an end; the next entry starts on its own line all the same.
-fn end_torn_line(file: &mut File) -> io::Result<()> {
+fn line(at: Timestamp, fields: Value) -> String {
+    let mut line = json!({ "at": clock::stamp(at) });
+    if let (Some(line), Value::Object(fields)) = (line.as_object_mut(), fields) {
+        line.extend(fields);
+    }
+    format!("{line}\n")
+}
+
+fn ends_torn(file: &mut File) -> io::Result<bool> {
     use std::io::{Read, Seek, SeekFrom};
     if file.seek(SeekFrom::End(0))? == 0 {
-        return Ok(());
+        return Ok(false);
     }
     file.seek(SeekFrom::End(-1))?;
     let mut last = [0];
     file.read_exact(&mut last)?;
-    if last == *b"\n" { Ok(()) } else { file.write_all(b"\n") }
+    Ok(last != *b"\n")
 }
 
 fn fields(entry: &Entry<'_>) -> Value {
@@ -146,6 +172,7 @@ fn fields(entry: &Entry<'_>) -> Value {
             "chairs": chairs, "upstreams": upstreams,
         }),
         Entry::Stopped { asked } => json!({ "event": "stopped", "asked": asked }),
+        Entry::KeyRotated { version } => json!({ "event": "key_rotated", "version": version }),
         Entry::Keyring { version, created, root_created } => {
             json!({ "event": "keyring", "version": version, "created": created, "root_created": root_created })
         }
@@ -192,13 +219,20 @@ mod tests {
     }
 
     #[test]
-    fn a_line_torn_by_a_crash_does_not_swallow_the_next_entry() {
+    fn a_line_torn_by_a_crash_is_marked_and_never_rewritten() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("audit.jsonl"), "{\"at\":\"2027").unwrap();
-        Audit::open(dir.path()).unwrap().note(AT, &Entry::Stopped { asked: false }).unwrap();
-        let text = std::fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
-        assert_eq!(text.lines().count(), 2);
-        assert!(text.ends_with("\"event\":\"stopped\"}\n"));
+        let path = dir.path().join("audit.jsonl");
+        std::fs::write(&path, "{\"at\":\"2027").unwrap();
+        let audit = Audit::open(dir.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"at\":\"2027", "opening changes nothing");
+        audit.note(AT, &Entry::Stopped { asked: false }).unwrap();
+        audit.note(AT, &Entry::KeyRotated { version: 2 }).unwrap();
+        insta::assert_snapshot!(std::fs::read_to_string(&path).unwrap(), @r#"
+        {"at":"2027
+        {"at":"2027-01-15T08:00:00.000Z","event":"torn_line"}
+        {"asked":false,"at":"2027-01-15T08:00:00.000Z","event":"stopped"}
+        {"at":"2027-01-15T08:00:00.000Z","event":"key_rotated","version":2}
+        "#);
     }
 
     #[test]

@@ -40,14 +40,14 @@ pub struct Revision(pub u32);
 
 /// One shareable record. Its fields are private: only `Pseudonymiser::seal`, [`Record::event`] and [`decode`] make one.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0451
 /// use chairside::normalise::Origin;
 /// use chairside::privacy::record::{Body, Record};
 /// fn forged(origin: Origin) -> Record {
 ///     Record { origin, treatment: None, body: Body::TreatmentStarted }
 /// }
 /// ```
-/// ```compile_fail
+/// ```compile_fail,E0624
 /// use chairside::normalise::Origin;
 /// use chairside::privacy::record::{Body, Record};
 /// fn forged(origin: Origin) -> Record {
@@ -55,7 +55,7 @@ pub struct Revision(pub u32);
 /// }
 /// ```
 /// A capture still has identity in it and is not a record:
-/// ```compile_fail
+/// ```compile_fail,E0308
 /// use chairside::normalise::Capture;
 /// use chairside::spool::Spool;
 /// fn leak(spool: &mut dyn Spool, capture: Capture) {
