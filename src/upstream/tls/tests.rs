@@ -1,1 +1,2 @@
+//! What is refused before any connection, and what a failed one means.
 

@@ -1,3 +1,5 @@
+//! Delivery against servers that behave, and servers that do not.
+
 use super::*;
 use crate::config::settings::Subject;
 use crate::model::time::{ClockTrust, Timestamp};

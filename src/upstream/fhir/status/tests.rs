@@ -1,3 +1,5 @@
+//! The status table, line by line.
+
 use super::*;
 use proptest::prelude::*;
 
