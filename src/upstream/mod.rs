@@ -1,6 +1,7 @@
 //! Delivery: what every kind of upstream has in common.
 
 pub mod fhir;
+pub mod forward;
 #[cfg(test)]
 mod golden;
 pub mod tls;

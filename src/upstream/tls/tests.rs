@@ -1,2 +1,1 @@
 //! What is refused before any connection, and what a failed one means.
-

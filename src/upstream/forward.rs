@@ -1,0 +1,353 @@
+//! Lease, deliver, settle, back off: once, for every kind of upstream. The spool is the only queue and this is the only
+//! retry policy.
+
+use crate::clock::Clock;
+use crate::model::time::Timestamp;
+use crate::privacy::record::{Body, Correction};
+use crate::spool::handle::SpoolHandle;
+use crate::spool::{BatchLimit, Lane, RefusedPart, Sequence, SpoolError, Stored, Verdict};
+use crate::upstream::{Delivery, Next, Trouble, Upstream};
+use chairside_drivers::kit::time::Tick;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// Records of one lease. A poll is up to sixty resources, so this is what a server takes in some seconds.
+const LEASE: BatchLimit = BatchLimit { records: 32 };
+/// Back-off starts here and never gets shorter: a receiver that comes and goes sees one connection a second at most.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// How often a paused upstream looks whether a person has put it right.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// What an upstream is doing, for `status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// How it stands with the receiver.
+    pub condition: Condition,
+    /// Records delivered since the start.
+    pub delivered: u64,
+    /// Resources the receiver took since the start; a record is several of them.
+    pub resources: u64,
+    /// When the receiver last took something.
+    pub last_success: Option<Timestamp>,
+}
+
+/// How it stands with the receiver.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing was sent yet.
+    #[default]
+    Untried,
+    /// It took what it was sent last.
+    Connected,
+    /// It is not ready; tried again with growing waits.
+    BackingOff(Trouble),
+    /// A person is needed; looked at once a minute.
+    Paused(Trouble),
+}
+
+impl Condition {
+    /// What is wrong, and whether a person is needed.
+    #[must_use]
+    pub const fn trouble(&self) -> Option<(&Trouble, bool)> {
+        match self {
+            Self::Untried | Self::Connected => None,
+            Self::BackingOff(trouble) => Some((trouble, false)),
+            Self::Paused(trouble) => Some((trouble, true)),
+        }
+    }
+}
+
+/// Forwards records to one upstream until `stop` completes, then finishes the batch in hand.
+///
+/// Ends by itself only when the spool is closed.
+pub async fn forward<U: Upstream>(
+    upstream: U,
+    spool: SpoolHandle,
+    clock: Arc<dyn Clock>,
+    state: watch::Sender<State>,
+    stop: impl Future<Output = ()> + Send,
+) {
+    let forwarder = Forwarder {
+        upstream,
+        spool,
+        clock,
+        state,
+        backoff: Backoff::default(),
+        retries: BTreeSet::new(),
+        corrected: BTreeMap::new(),
+    };
+    forwarder.run(std::pin::pin!(stop)).await;
+}
+
+struct Forwarder<U> {
+    upstream: U,
+    spool: SpoolHandle,
+    clock: Arc<dyn Clock>,
+    state: watch::Sender<State>,
+    backoff: Backoff,
+    /// When records come back that had to be tried again.
+    retries: BTreeSet<Tick>,
+    /// How far corrections got that were broken off, by their own sequence.
+    corrected: BTreeMap<Sequence, Sequence>,
+}
+
+/// Whether to go on forwarding.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Onward {
+    Go,
+    Stop,
+}
+
+impl<U: Upstream> Forwarder<U> {
+    async fn run(mut self, mut stop: Pin<&mut (impl Future<Output = ()> + Send)>) {
+        let mut news = self.spool.subscribe();
+        loop {
+            news.mark_unchanged();
+            let idle = match self.both_lanes(stop.as_mut()).await {
+                Ok(Some(busy)) => !busy,
+                Ok(None) | Err(SpoolError::Closed) => return,
+                Err(error) => {
+                    let (upstream, cause) = (self.upstream.name(), crate::telemetry::chain(&error));
+                    tracing::error!(%upstream, cause, "the spool does not give or take records");
+                    let wait = self.backoff.next();
+                    if self.pause_for(wait, stop.as_mut()).await == Onward::Stop {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            if idle {
+                let due = self.retries.first().map_or(LONGEST_WAIT, |tick| tick.since(self.clock.tick()));
+                // All three can be dropped at any time: nothing is in hand here.
+                tokio::select! {
+                    () = stop.as_mut() => return,
+                    changed = news.changed() => if changed.is_err() { return },
+                    () = sleep(due) => {}
+                }
+            }
+            let now = self.clock.tick();
+            self.retries.retain(|tick| *tick > now);
+        }
+    }
+
+    /// One turn over both lanes: fresh data first, then what waits longest. `None` when it is time to stop, else whether
+    /// there was anything to do.
+    async fn both_lanes(
+        &mut self,
+        mut stop: Pin<&mut (impl Future<Output = ()> + Send)>,
+    ) -> Result<Option<bool>, SpoolError> {
+        let mut busy = false;
+        for lane in [Lane::Live, Lane::Backlog] {
+            if is_ready(stop.as_mut()) {
+                return Ok(None);
+            }
+            let name = self.upstream.name().clone();
+            let leased = self.spool.lease(&name, LEASE, lane, self.clock.tick()).await?;
+            if leased.is_empty() {
+                continue;
+            }
+            busy = true;
+            let next = self.handle(leased).await?;
+            if self.take_in(next, stop.as_mut()).await == Onward::Stop {
+                return Ok(None);
+            }
+        }
+        Ok(Some(busy))
+    }
+
+    /// Delivers what was leased and settles every record of it, whatever became of it.
+    async fn handle(&mut self, leased: Vec<Stored>) -> Result<Next, SpoolError> {
+        let (corrections, records): (Vec<_>, Vec<_>) =
+            leased.into_iter().partition(|stored| matches!(stored.record.body(), Body::Correction(_)));
+        let mut next = Next::Continue;
+        if !records.is_empty() {
+            let delivery = self.upstream.deliver(&records).await;
+            next = self.settle(&records, delivery).await?;
+        }
+        for stored in corrections {
+            let Body::Correction(correction) = *stored.record.body() else { continue };
+            let delivery = match next {
+                Next::Continue => self.correct(correction, stored.sequence).await?,
+                Next::Wait { .. } | Next::Pause(_) => Delivery::default(),
+            };
+            let after = self.settle(&[stored], delivery).await?;
+            if next == Next::Continue {
+                next = after;
+            }
+        }
+        Ok(next)
+    }
+
+    /// Rewrites what was delivered under the wrong binding: every record of the treatment before the correction.
+    async fn correct(&mut self, correction: Correction, own: Sequence) -> Result<Delivery, SpoolError> {
+        let mut delivery = Delivery::default();
+        let mut refused = Vec::new();
+        loop {
+            let after = self.corrected.get(&own).copied().unwrap_or(Sequence(0));
+            let mut page = self.spool.read_treatment(correction.treatment, after, LEASE).await?;
+            page.retain(|stored| stored.sequence < own);
+            let Some(last) = page.last().map(|stored| stored.sequence) else { break };
+            let page_delivery = self.upstream.correct(correction, &page).await;
+            delivery.resources += page_delivery.resources;
+            let settled = page.iter().all(|stored| is_settled(stored.sequence, &page_delivery.verdicts));
+            for (_, verdict) in page_delivery.verdicts {
+                if let Verdict::Refused(reason) = verdict {
+                    let part = u16::try_from(refused.len()).unwrap_or(u16::MAX);
+                    refused.push(RefusedPart { part, reason });
+                }
+            }
+            if page_delivery.next != Next::Continue || !settled {
+                delivery.next = page_delivery.next;
+                return Ok(delivery);
+            }
+            self.corrected.insert(own, last);
+        }
+        self.corrected.remove(&own);
+        delivery.verdicts.push((own, Verdict::Delivered { refused_parts: refused }));
+        Ok(delivery)
+    }
+
+    /// Settles a verdict for every record; one without is handed back.
+    async fn settle(&mut self, records: &[Stored], delivery: Delivery) -> Result<Next, SpoolError> {
+        let Delivery { mut verdicts, resources, next } = delivery;
+        let handed_back = match next {
+            // Not at once, or an upstream that says nothing would be asked without a pause.
+            Next::Continue => self.clock.tick().after(SHORTEST_WAIT),
+            Next::Wait { .. } | Next::Pause(_) => Tick::ZERO,
+        };
+        let named: BTreeSet<Sequence> = verdicts.iter().map(|(sequence, _)| *sequence).collect();
+        let untried = records.iter().map(|stored| stored.sequence).filter(|it| !named.contains(it));
+        verdicts.extend(untried.map(|it| (it, Verdict::Retry { not_before: handed_back })));
+        let delivered = count(&verdicts, |verdict| matches!(verdict, Verdict::Delivered { .. }));
+        let refused = count(&verdicts, |verdict| match verdict {
+            Verdict::Delivered { refused_parts } => !refused_parts.is_empty(),
+            Verdict::Refused(_) => true,
+            Verdict::SkippedByPolicy | Verdict::Held(_) | Verdict::Retry { .. } => false,
+        });
+        self.retries.extend(verdicts.iter().filter_map(|(_, verdict)| match verdict {
+            Verdict::Retry { not_before } if *not_before > Tick::ZERO => Some(*not_before),
+            _ => None,
+        }));
+        if refused > 0 {
+            let (upstream, codes) = (self.upstream.name(), reasons(&verdicts));
+            tracing::error!(%upstream, records = refused, codes, "the receiver refused records for good; they are kept");
+        }
+        self.spool.settle(&self.upstream.name().clone(), verdicts).await?;
+        let now = self.clock.now().0;
+        self.state.send_if_modified(|state| {
+            state.delivered += delivered;
+            state.resources += resources;
+            if delivered + resources > 0 {
+                state.last_success = Some(now);
+            }
+            delivered + resources > 0
+        });
+        let took_something = delivered + refused + resources > 0;
+        if took_something {
+            self.backoff = Backoff::default();
+        }
+        if took_something && next == Next::Continue {
+            self.enter(Condition::Connected);
+        }
+        Ok(next)
+    }
+
+    /// Does what the upstream asks for: goes on, or waits.
+    async fn take_in(&mut self, next: Next, stop: Pin<&mut (impl Future<Output = ()> + Send)>) -> Onward {
+        match next {
+            Next::Continue => Onward::Go,
+            Next::Wait { at_least, why } => {
+                self.enter(Condition::BackingOff(why));
+                let wait = self.backoff.next().max(at_least.unwrap_or_default());
+                self.pause_for(wait, stop).await
+            }
+            Next::Pause(trouble) => {
+                self.enter(Condition::Paused(trouble));
+                self.pause_for(LOOK_AGAIN, stop).await
+            }
+        }
+    }
+
+    async fn pause_for(&self, wait: Duration, stop: Pin<&mut (impl Future<Output = ()> + Send)>) -> Onward {
+        tokio::select! {
+            () = stop => Onward::Stop,
+            () = sleep(wait) => Onward::Go,
+        }
+    }
+
+    /// Goes into a condition, and says so once.
+    fn enter(&self, condition: Condition) {
+        let upstream = self.upstream.name();
+        self.state.send_if_modified(|state| {
+            if state.condition == condition {
+                return false;
+            }
+            match &condition {
+                Condition::Connected => tracing::info!(%upstream, "the receiver takes records"),
+                Condition::BackingOff(trouble) => {
+                    tracing::warn!(%upstream, code = trouble.code, "{trouble}; trying again");
+                }
+                Condition::Paused(trouble) => {
+                    tracing::error!(%upstream, code = trouble.code, "paused: {trouble}");
+                }
+                Condition::Untried => {}
+            }
+            state.condition = condition;
+            true
+        });
+    }
+}
+
+fn is_settled(sequence: Sequence, verdicts: &[(Sequence, Verdict)]) -> bool {
+    verdicts.iter().any(|(it, verdict)| *it == sequence && !matches!(verdict, Verdict::Retry { .. }))
+}
+
+fn count(verdicts: &[(Sequence, Verdict)], of: impl Fn(&Verdict) -> bool) -> u64 {
+    u64::try_from(verdicts.iter().filter(|(_, verdict)| of(verdict)).count()).unwrap_or(u64::MAX)
+}
+
+/// The codes of all refusals, each once: `422 invariant, 413`.
+fn reasons(verdicts: &[(Sequence, Verdict)]) -> String {
+    let reasons = verdicts.iter().flat_map(|(_, verdict)| match verdict {
+        Verdict::Refused(reason) => vec![*reason],
+        Verdict::Delivered { refused_parts } => refused_parts.iter().map(|part| part.reason).collect(),
+        Verdict::SkippedByPolicy | Verdict::Held(_) | Verdict::Retry { .. } => Vec::new(),
+    });
+    let words = reasons.map(|reason| match reason.issue {
+        Some(issue) => format!("{} {issue}", reason.status),
+        None => reason.status.to_string(),
+    });
+    words.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// Whether the future is ready now, without waiting for it.
+fn is_ready(future: Pin<&mut impl Future<Output = ()>>) -> bool {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    future.poll(&mut context).is_ready()
+}
+
+/// Full jitter: anything between nothing and a step that doubles, but never less than a second.
+#[derive(Debug, Default)]
+struct Backoff {
+    steps: u32,
+    random: RandomState,
+}
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let step = SHORTEST_WAIT.saturating_mul(1 << self.steps.min(16)).min(LONGEST_WAIT);
+        self.steps += 1;
+        let span = u64::try_from(step.as_millis()).unwrap_or(u64::MAX).max(1);
+        Duration::from_millis(self.random.hash_one(self.steps) % span).max(SHORTEST_WAIT)
+    }
+}
+
+#[cfg(test)]
+mod tests;
