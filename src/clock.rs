@@ -67,7 +67,7 @@ pub fn stamp(at: Timestamp) -> String {
 }
 
 /// The earliest time it can be, kept in the state directory so that it survives a dead battery.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct TimeFloor {
     file: PathBuf,
     kept: Option<Timestamp>,

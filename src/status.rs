@@ -1,19 +1,22 @@
 //! The live state of chairs, spool and upstreams, for `status`: what a task knows about itself, and never who sits where.
 
+use crate::config::settings::ChairSettings;
 use crate::model::name::{ChairName, UpstreamName};
 use crate::model::time::Timestamp;
 use crate::model::value::{Reading, Value};
 use crate::normalise::Phase;
+use crate::poll::{Figures, LineFigures};
 use crate::spool::SpoolStatus;
 use crate::upstream::Trouble;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The board on the wall: every task writes its own state here, `status` and `demo` read it.
 #[derive(Debug, Default)]
 pub struct Board {
     inner: Mutex<Snapshot>,
+    figures: Mutex<Vec<(ChairName, Arc<Figures>)>>,
 }
 
 /// Everything on the board at one moment. Its JSON is what `chairside status --json` prints.
@@ -112,8 +115,40 @@ pub struct Chair {
     pub missed: u64,
     /// Polls without such an answer since the last one that held.
     pub missed_in_a_row: u32,
+    /// What the line itself counted.
+    pub figures: LineCounts,
     /// The last values, by parameter key.
     pub values: BTreeMap<String, LastValue>,
+}
+
+/// What a line counted since the start of the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineCounts {
+    /// How often the port was opened.
+    pub opened: u64,
+    /// Slots that were answered.
+    pub answered: u64,
+    /// Slots that were missed, by cause.
+    pub missed: BTreeMap<String, u64>,
+    /// Requests that went out, by name.
+    pub sent: BTreeMap<String, u64>,
+    /// What was wrong on the line, by its word.
+    pub troubles: BTreeMap<String, u64>,
+}
+
+impl LineCounts {
+    fn of(figures: &LineFigures) -> Self {
+        let named = |counts: &BTreeMap<&'static str, u64>| {
+            counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+        };
+        Self {
+            opened: figures.opened,
+            answered: figures.answered,
+            missed: named(&figures.missed),
+            sent: named(&figures.sent),
+            troubles: named(&figures.troubles),
+        }
+    }
 }
 
 /// What a chair's line says.
@@ -268,7 +303,17 @@ impl Board {
     pub fn snapshot(&self, now: Timestamp) -> Snapshot {
         let mut snapshot = self.lock().clone();
         snapshot.now = now.into();
+        for (name, figures) in self.figures.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if let Some(chair) = snapshot.chairs.iter_mut().find(|chair| chair.name == name.as_str()) {
+                chair.figures = LineCounts::of(&figures.now());
+            }
+        }
         snapshot
+    }
+
+    /// From now on this chair's line is counted here.
+    pub fn count(&self, chair: &ChairName, figures: Arc<Figures>) {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).push((chair.clone(), figures));
     }
 
     /// The gateway goes from one state to the next.
@@ -325,7 +370,47 @@ impl Board {
     }
 }
 
+impl UpstreamState {
+    /// An upstream of the configuration of which nothing is known yet.
+    #[must_use]
+    pub fn untried(name: &UpstreamName) -> Self {
+        Self {
+            name: name.as_str().to_owned(),
+            delivered: 0,
+            skipped: 0,
+            waiting: 0,
+            held: 0,
+            refused: 0,
+            lost: 0,
+            oldest_waiting: None,
+            trouble: None,
+        }
+    }
+}
+
 impl Chair {
+    /// A chair of the configuration whose line was not tried yet.
+    #[must_use]
+    pub fn untried(chair: &ChairSettings) -> Self {
+        Self {
+            name: chair.name.as_str().to_owned(),
+            machine: chair.machine.as_str().to_owned(),
+            model: chair.model.id().as_str().to_owned(),
+            port: chair.port.display().to_string(),
+            every_s: chair.every.as_secs_f64(),
+            line: Line::Starting,
+            phase: Doing::Unknown,
+            seat: Seat::Empty,
+            treatment_since: None,
+            last_answer: None,
+            answered: 0,
+            missed: 0,
+            missed_in_a_row: 0,
+            figures: LineCounts::default(),
+            values: BTreeMap::new(),
+        }
+    }
+
     /// The machine answered.
     pub fn answers(&mut self, at: Timestamp) {
         self.line = Line::Answering;
@@ -382,5 +467,70 @@ impl Chair {
             };
             self.values.insert(row.key.to_owned(), last);
         }
+    }
+}
+
+#[cfg(test)]
+impl Chair {
+    /// A chair of which nothing is known, for tests of what shows it.
+    pub(crate) fn sample(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            machine: "asset-14".to_owned(),
+            model: "kpoll/nikkiso_dbb27c".to_owned(),
+            port: "/dev/ttyS0".to_owned(),
+            every_s: 10.0,
+            line: Line::Starting,
+            phase: Doing::Unknown,
+            seat: Seat::Empty,
+            treatment_since: None,
+            last_answer: None,
+            answered: 0,
+            missed: 0,
+            missed_in_a_row: 0,
+            figures: LineCounts::default(),
+            values: BTreeMap::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const NOON: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+
+    #[test]
+    fn a_slow_chair_is_silent_at_its_first_miss_and_a_fast_one_at_its_second() {
+        let mut slow = Chair { line: Line::Answering, ..Chair::sample("slow") };
+        slow.misses(NOON, false);
+        assert_eq!(slow.line, Line::Silent { since: NOON.into() });
+
+        let mut fast = Chair { line: Line::Answering, every_s: 1.0, ..Chair::sample("fast") };
+        fast.misses(NOON, false);
+        assert_eq!(fast.line, Line::Answering);
+        fast.misses(NOON.after(Duration::from_secs(1)), true);
+        assert!(matches!(fast.line, Line::Faulty { .. }));
+        fast.answers(NOON);
+        assert_eq!((fast.line.clone(), fast.missed_in_a_row, fast.missed), (Line::Answering, 0, 2));
+    }
+
+    #[test]
+    fn a_line_that_stays_down_counts_from_its_first_moment() {
+        let mut chair = Chair::sample("chair-1");
+        chair.loses_line(NOON, "busy".to_owned());
+        chair.loses_line(NOON.after(Duration::from_secs(5)), "no port".to_owned());
+        assert_eq!(chair.line, Line::Down { since: NOON.into(), why: "no port".to_owned() });
+        chair.has_line();
+        assert_eq!(chair.line, Line::Starting);
+    }
+
+    #[test]
+    fn a_moment_reads_as_rfc_3339() {
+        let moment = Moment::from(NOON);
+        let json = serde_json::to_string(&moment).unwrap();
+        assert_eq!(json, "\"2027-01-15T08:00:00.000Z\"");
+        assert_eq!(serde_json::from_str::<Moment>(&json).unwrap(), moment);
     }
 }

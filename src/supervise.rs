@@ -70,7 +70,7 @@ pub enum Cause {
     Spool(#[from] crate::spool::SpoolError),
     /// The keyring could not be written: a treatment or a seat would be lost.
     #[error("the keyring cannot be written")]
-    Keyring(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Keyring(#[source] crate::privacy::keyring::KeyringError),
     /// The task panicked; the place is in the log.
     #[error("it panicked")]
     Panicked,
@@ -150,6 +150,11 @@ impl Wave {
                 None => std::future::pending::<()>().await,
             }
         }
+    }
+
+    /// Asks every task to finish, without waiting: for a wave that ends by itself once the wave before it is gone.
+    pub fn ask(&self) {
+        self.stop.send_replace(true);
     }
 
     /// Asks every task to finish and waits for them, but not longer than the wave's deadline. Returns what failed while

@@ -38,7 +38,7 @@ pub(super) fn run(args: StatusArgs) -> Exit {
 const FIRST: &[&str] = &[
     "arterial_pressure",
     "venous_pressure",
-    "blood_flow",
+    "blood_flow_rate",
     "uf_removed_volume",
     "nibp_systolic",
     "nibp_diastolic",
@@ -231,7 +231,6 @@ fn bytes(count: u64) -> String {
 mod tests {
     use super::*;
     use crate::status::{Spool, Stopped};
-    use std::collections::BTreeMap;
 
     const NOON: i64 = 1_800_000_000_000_000;
 
@@ -240,22 +239,7 @@ mod tests {
     }
 
     fn chair(name: &str, line: Line) -> Chair {
-        Chair {
-            name: name.to_owned(),
-            machine: "asset-14".to_owned(),
-            model: "kpoll/nikkiso_dbb27c".to_owned(),
-            port: "/dev/ttyS0".to_owned(),
-            every_s: 10.0,
-            line,
-            phase: Doing::Unknown,
-            seat: Seat::Empty,
-            treatment_since: None,
-            last_answer: None,
-            answered: 0,
-            missed: 0,
-            missed_in_a_row: 0,
-            values: BTreeMap::new(),
-        }
+        Chair { line, ..Chair::sample(name) }
     }
 
     fn empty() -> Snapshot {
@@ -267,6 +251,13 @@ mod tests {
             clock_trusted: true,
             spool: Spool { max_bytes: 16 << 30, ..Spool::default() },
             ..Snapshot::default()
+        }
+    }
+
+    #[test]
+    fn the_values_looked_for_first_are_parameters() {
+        for key in FIRST {
+            assert!(crate::model::parameter::Parameter::from_key(key).is_some(), "{key}");
         }
     }
 

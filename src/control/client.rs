@@ -150,6 +150,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_board_comes_back_as_it_was() {
+        use crate::status::{Chair, GatewayState, Line, Moment, Snapshot};
+        struct Shows(Snapshot);
+        impl Desk for Shows {
+            async fn answer(&self, _: Caller, _: Option<Request>) -> Answer {
+                Answer::Status { status: Box::new(self.0.clone()) }
+            }
+        }
+        let chair = Chair {
+            line: Line::Down { since: Moment(1_800_000_000_000_000), why: "no port".to_owned() },
+            every_s: 0.05,
+            ..Chair::sample("chair-1")
+        };
+        let board = Snapshot { state: GatewayState::Ready, chairs: vec![chair], ..Snapshot::default() };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let serving = tokio::spawn(ControlSocket::open(&path).unwrap().serve(Arc::new(Shows(board.clone()))));
+        let Answer::Status { status: seen } = status(&path).await.unwrap() else { panic!("no board") };
+        assert_eq!(*seen, board);
+        serving.abort();
+    }
+
+    #[tokio::test]
     async fn a_gateway_that_is_not_there_exits_75_and_says_what_to_do() {
         let refused = status(Path::new("/nowhere/control.sock")).await.unwrap_err();
         assert_eq!(refused.exit(), Exit::NotReady);

@@ -49,8 +49,9 @@ pub enum Correct {
 }
 
 /// The daemon's answer.
+// Tagged from outside: a tag among the fields does not go together with numbers that keep their digits.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "answer", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// It is done; `said` is a plain sentence for whoever asked.
     Done {

@@ -177,10 +177,10 @@ mod tests {
         let desk = Arc::new(Heard::default());
         let socket = ControlSocket::open(&path).unwrap();
         let serving = tokio::spawn(socket.serve(Arc::clone(&desk)));
-        assert_eq!(ask(&path, b"{\"do\":\"status\"}\n").await, "{\"answer\":\"done\",\"said\":\"status\"}\n");
+        assert_eq!(ask(&path, b"{\"do\":\"status\"}\n").await, "{\"done\":{\"said\":\"status\"}}\n");
         let endless = vec![b'x'; MAX_REQUEST];
-        assert_eq!(ask(&path, &endless).await, "{\"answer\":\"done\",\"said\":\"malformed\"}\n");
-        assert_eq!(ask(&path, b"no end").await, "{\"answer\":\"done\",\"said\":\"malformed\"}\n");
+        assert_eq!(ask(&path, &endless).await, "{\"done\":{\"said\":\"malformed\"}}\n");
+        assert_eq!(ask(&path, b"no end").await, "{\"done\":{\"said\":\"malformed\"}}\n");
         assert_eq!(*desk.0.lock().unwrap(), ["status", "malformed", "malformed"]);
         serving.abort();
         assert!(serving.await.unwrap_err().is_cancelled());

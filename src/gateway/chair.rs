@@ -1,0 +1,438 @@
+//! One chair's sealing task: what its line tells becomes records in order, and the spool has them before anybody else.
+
+use super::gaps::{self, Gaps};
+use super::last_slots::LastSlots;
+use super::seating::{self, SeatRequest};
+use crate::clock::{Clock, StepWatch};
+use crate::config::settings::ChairSettings;
+use crate::model::time::{ClockTrust, Timestamp};
+use crate::normalise::{Capture, EndReason, Finding, Normaliser, Origin, Phase, Poll, Resume};
+use crate::poll::{ChairEvent, LineEvent, MissCause, Moment};
+use crate::privacy::Pseudonymiser;
+use crate::privacy::record::{Event, Gap, GapCause, Record, TreatmentId};
+use crate::privacy::seats::{Seated, Seats};
+use crate::spool::SpoolError;
+use crate::spool::handle::{SpoolHandle, Urgency};
+use crate::status::{self, Board};
+use crate::supervise::{Cause, Pulse};
+use chairside_drivers::kit::decimal::Decimal;
+use chairside_drivers::kit::driver::Sample;
+use chairside_drivers::kit::time::{Slot, Tick};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+/// Events sealed and written together when they come faster than the disk.
+const TOGETHER: usize = 64;
+/// A full spool is asked again after this.
+const FULL_WAIT: Duration = Duration::from_secs(5);
+/// The machine's elapsed time is handed to the seats at least this often.
+const PROGRESS: Duration = Duration::from_secs(10);
+/// After a silence this long, alarms that were on are closed: nobody knows whether they still are.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// What all chairs share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) seats: Arc<Seats>,
+    pub(super) border: Pseudonymiser,
+    pub(super) spool: SpoolHandle,
+    pub(super) board: Arc<Board>,
+    pub(super) last_slots: Arc<LastSlots>,
+    /// Whether every record is branded as simulated.
+    pub(super) simulated: bool,
+}
+
+/// One chair's sealing task.
+pub(super) struct Sealing {
+    shared: Arc<Shared>,
+    chair: ChairSettings,
+    normaliser: Normaliser,
+    gaps: Gaps,
+    steps: Option<StepWatch>,
+    /// Up to when this chair's polls are accounted for, told or not.
+    accounted: Option<Timestamp>,
+    /// The elapsed time last handed to the seats, and when.
+    progress: Option<(Decimal, Tick)>,
+    /// Since when the machine is silent, until its alarms were closed for it.
+    silent: Option<Tick>,
+    records: Vec<Record>,
+    /// Slots and capture times of the readings in `records`, by their place there.
+    readings: Vec<(usize, Option<Slot>, Timestamp)>,
+    urgency: Urgency,
+}
+
+impl Sealing {
+    pub(super) fn new(shared: Arc<Shared>, chair: ChairSettings) -> Self {
+        let resume = shared.seats.running(&chair.name).map(|running| Resume {
+            started: running.started,
+            elapsed: running.progress.map(|(_, elapsed)| elapsed),
+            at: running.progress.map_or(running.started, |(at, _)| at),
+        });
+        Self {
+            normaliser: Normaliser::new(Arc::clone(&chair.map), resume),
+            gaps: Gaps::new(chair.every),
+            steps: None,
+            accounted: None,
+            progress: None,
+            silent: None,
+            records: Vec::new(),
+            readings: Vec::new(),
+            urgency: Urgency::Routine,
+            shared,
+            chair,
+        }
+    }
+
+    /// Seals until the line is gone for good: the gateway is stopping.
+    pub(super) async fn run(
+        mut self,
+        mut events: mpsc::Receiver<ChairEvent>,
+        mut requests: mpsc::Receiver<SeatRequest>,
+        tried: oneshot::Sender<()>,
+        pulse: Pulse,
+    ) -> Result<(), Cause> {
+        self.tell_downtime();
+        self.write().await?;
+        let mut tried = Some(tried);
+        let mut beat = interval(Duration::from_secs(1));
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut together = Vec::with_capacity(TOGETHER);
+        loop {
+            // Receiving from a channel and an interval's tick are cancel-safe.
+            tokio::select! {
+                count = events.recv_many(&mut together, TOGETHER) => {
+                    if count == 0 {
+                        break;
+                    }
+                    for event in together.drain(..) {
+                        self.hear(event).await?;
+                    }
+                    tried.take().map(|tried| tried.send(()));
+                }
+                Some(request) = requests.recv() => {
+                    self.seat(request).await?;
+                }
+                _ = beat.tick() => {
+                    self.look_at_silence().await?;
+                }
+            }
+            self.write().await?;
+            pulse.beat(self.shared.clock.tick());
+        }
+        if let Some(gap) = self.gaps.close() {
+            self.tell_gap(gap);
+        }
+        self.write().await
+    }
+
+    /// What was missed since the run before.
+    fn tell_downtime(&mut self) {
+        let (now, trust) = self.shared.clock.now();
+        let last = self.shared.last_slots.get(&self.chair.name).filter(|_| trust == ClockTrust::Trusted);
+        if let Some(gap) = last.and_then(|last| gaps::while_down(last, now, self.chair.every)) {
+            self.tell_gap(gap);
+        }
+        self.accounted = Some(now);
+    }
+
+    async fn hear(&mut self, ChairEvent { event, moment, .. }: ChairEvent) -> Result<(), Cause> {
+        self.look_at_clock(moment);
+        match event {
+            LineEvent::Up => self.shared.board.chair(&self.chair.name, status::Chair::has_line),
+            LineEvent::Answered { slot, samples } => self.answered(slot, samples, moment).await?,
+            LineEvent::Missed { slots, cause, .. } => self.missed(slots, cause, moment),
+            LineEvent::Down { why } => {
+                let why = crate::telemetry::chain(&why);
+                self.shared.board.chair(&self.chair.name, |chair| chair.loses_line(moment.at, why));
+                self.lose_line(moment).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn answered(&mut self, slot: Slot, samples: Vec<Sample>, moment: Moment) -> Result<(), Cause> {
+        if let Some(gap) = self.gaps.close() {
+            self.tell_gap(gap);
+        }
+        self.silent = None;
+        let origin = self.origin(moment, Some(slot));
+        let captures = self.normaliser.answered(Poll { origin, samples });
+        for capture in captures {
+            self.seal(capture).await?;
+        }
+        self.accounted = Some(moment.at.after(self.chair.every));
+        self.hand_progress(moment).await?;
+        let seat = self.seat_state(moment.at);
+        let running = self.shared.seats.running(&self.chair.name);
+        let phase = self.normaliser.phase();
+        self.shared.board.chair(&self.chair.name, |chair| {
+            chair.answers(moment.at);
+            chair.phase = phase.into();
+            chair.seat = seat;
+            chair.treatment_since = running.map(|running| running.started.into());
+        });
+        Ok(())
+    }
+
+    fn missed(&mut self, slots: u32, cause: MissCause, moment: Moment) {
+        let (cause, faulty) = match cause {
+            MissCause::MachineSilent => (GapCause::MachineSilent, false),
+            MissCause::AnswerFaulty(_) => (GapCause::AnswerFaulty, true),
+            MissCause::LineDown => (GapCause::LineDown, false),
+            MissCause::GatewayDown => (GapCause::GatewayDown, false),
+        };
+        if let Some(gap) = self.gaps.missed(moment.at, slots, cause, moment.tick) {
+            self.tell_gap(gap);
+        }
+        self.accounted = Some(moment.at.after(self.chair.every.saturating_mul(slots)));
+        if cause == GapCause::MachineSilent {
+            self.silent.get_or_insert(moment.tick);
+        }
+        if !matches!(cause, GapCause::GatewayDown | GapCause::LineDown) {
+            self.shared.board.chair(&self.chair.name, |chair| chair.misses(moment.at, faulty));
+        }
+    }
+
+    async fn look_at_silence(&mut self) -> Result<(), Cause> {
+        let now = self.shared.clock.tick();
+        if let Some(gap) = self.gaps.piece(now) {
+            self.tell_gap(gap);
+        }
+        if self.silent.take_if(|since| now.since(*since) >= SILENCE).is_some() {
+            self.lose_line(self.moment()).await?;
+        }
+        Ok(())
+    }
+
+    async fn lose_line(&mut self, moment: Moment) -> Result<(), Cause> {
+        let origin = self.origin(moment, None);
+        for capture in self.normaliser.line_lost(origin) {
+            self.seal(capture).await?;
+        }
+        Ok(())
+    }
+
+    fn look_at_clock(&mut self, moment: Moment) {
+        let Some(steps) = &mut self.steps else {
+            self.steps = Some(StepWatch::new(moment.tick, moment.at));
+            return;
+        };
+        if let Some(step) = steps.look(moment.tick, moment.at) {
+            tracing::warn!(
+                chair = self.chair.name.as_str(),
+                expected = crate::clock::stamp(step.expected),
+                found = crate::clock::stamp(step.found),
+                "the wall clock jumped"
+            );
+            self.tell(moment, None, Event::ClockStep(step));
+        }
+    }
+
+    /// Takes a capture through the border. A treatment that starts or ends is durable in the keyring before its record
+    /// can be, so that no encoder ever meets a treatment nobody knows.
+    async fn seal(&mut self, capture: Capture) -> Result<(), Cause> {
+        let (chair, at) = (self.chair.name.clone(), capture.origin.at);
+        let treatment = match &capture.finding {
+            Finding::TreatmentStarted => {
+                let machine = self.chair.machine.clone();
+                let id = self.seats(move |seats| seats.treatment_started(&chair, &machine, at)).await?;
+                tracing::info!(chair = self.chair.name.as_str(), treatment = ?id, "treatment started");
+                Some(id)
+            }
+            Finding::TreatmentEnded(reason) => {
+                let id = self.seats(move |seats| seats.treatment_ended(&chair, at)).await?;
+                tracing::info!(chair = self.chair.name.as_str(), treatment = ?id, ?reason, "treatment ended");
+                if id.is_none() {
+                    return Ok(());
+                }
+                id
+            }
+            Finding::Values(values) => {
+                self.shared.board.chair(&chair, |chair| chair.shows(values, at));
+                self.readings.push((self.records.len(), capture.origin.slot, at));
+                self.running_if_treating(capture.phase)
+            }
+            Finding::Alarm(_) => self.running_if_treating(capture.phase),
+        };
+        if !matches!(capture.finding, Finding::Values(_)) {
+            self.urgency = self.urgency.max(Urgency::Prompt);
+        }
+        self.records.push(self.shared.border.seal(capture, treatment));
+        Ok(())
+    }
+
+    /// Only what was found while treating can be a patient's; in every other phase it is the machine's own.
+    fn running_if_treating(&self, phase: Phase) -> Option<TreatmentId> {
+        (phase == Phase::Treating)
+            .then(|| self.shared.seats.running(&self.chair.name).map(|running| running.id))
+            .flatten()
+    }
+
+    async fn hand_progress(&mut self, moment: Moment) -> Result<(), Cause> {
+        let Some(elapsed) = self.normaliser.elapsed().filter(|_| self.normaliser.phase() == Phase::Treating)
+        else {
+            return Ok(());
+        };
+        let known =
+            self.progress.is_some_and(|(last, when)| last == elapsed && moment.tick.since(when) < PROGRESS);
+        if known {
+            return Ok(());
+        }
+        self.progress = Some((elapsed, moment.tick));
+        let chair = self.chair.name.clone();
+        self.seats(move |seats| seats.progress(&chair, moment.at, elapsed)).await
+    }
+
+    async fn seat(&mut self, request: SeatRequest) -> Result<(), Cause> {
+        let moment = self.moment();
+        let (chair, seats) = (self.chair.name.clone(), Arc::clone(&self.shared.seats));
+        let SeatRequest { act, answer } = request;
+        let acted = tokio::task::spawn_blocking(move || seating::act(&seats, &chair, act, moment.at)).await;
+        let acted = acted.map_err(|_| Cause::Panicked)?;
+        if let Ok(seated) = &acted {
+            self.follow(seated, moment).await?;
+        }
+        let seat = self.seat_state(moment.at);
+        let running = self.shared.seats.running(&self.chair.name);
+        self.shared.board.chair(&self.chair.name, |chair| {
+            chair.seat = seat;
+            chair.treatment_since = running.map(|running| running.started.into());
+        });
+        // Whoever asked may have gone; what was done stands all the same.
+        let _ = answer.send(acted);
+        Ok(())
+    }
+
+    /// Writes down what a seat changed, then lets held records go.
+    async fn follow(&mut self, seated: &Seated, moment: Moment) -> Result<(), Cause> {
+        if let Some(ended) = seated.ended {
+            self.tell(moment, Some(ended), Event::TreatmentEnded(EndReason::Reseated));
+        }
+        if let Some(started) = seated.started {
+            self.tell(moment, Some(started), Event::TreatmentStarted);
+        }
+        if seated.ended.is_some() || seated.started.is_some() {
+            self.normaliser.treatment_changed(moment.at);
+            self.progress = None;
+        }
+        if let Some(correction) = seated.correction {
+            self.tell(moment, Some(correction.treatment), Event::Correction(correction));
+        }
+        self.urgency = Urgency::Now;
+        self.write().await?;
+        if let Some(treatment) = seated.release {
+            self.shared.spool.release(treatment).await?;
+        }
+        Ok(())
+    }
+
+    fn seat_state(&self, at: Timestamp) -> status::Seat {
+        let seats = &self.shared.seats;
+        if seats.running(&self.chair.name).is_some_and(|running| running.seated) {
+            status::Seat::Seated
+        } else if seats.waiting(&self.chair.name, at).is_some() {
+            status::Seat::Waiting
+        } else {
+            status::Seat::Empty
+        }
+    }
+
+    fn tell_gap(&mut self, gap: Gap) {
+        tracing::info!(
+            chair = self.chair.name.as_str(),
+            slots = gap.slots,
+            cause = ?gap.cause,
+            from = crate::clock::stamp(gap.from),
+            to = crate::clock::stamp(gap.to),
+            "polls missed"
+        );
+        let treatment = self.shared.seats.running(&self.chair.name).map(|running| running.id);
+        self.tell(self.moment(), treatment, Event::Gap(gap));
+    }
+
+    fn tell(&mut self, moment: Moment, treatment: Option<TreatmentId>, event: Event) {
+        if matches!(event, Event::TreatmentEnded(_) | Event::TreatmentStarted | Event::Correction(_)) {
+            self.urgency = self.urgency.max(Urgency::Prompt);
+        }
+        self.records.push(Record::event(self.origin(moment, None), treatment, event));
+    }
+
+    /// Hands everything sealed so far to the spool and waits until it is durable. A full spool is waited for: the line
+    /// stops asking meanwhile, and what it misses is counted.
+    async fn write(&mut self) -> Result<(), Cause> {
+        if self.records.is_empty() {
+            return Ok(());
+        }
+        let records = std::mem::take(&mut self.records);
+        let readings = std::mem::take(&mut self.readings);
+        let urgency = std::mem::replace(&mut self.urgency, Urgency::Routine);
+        let mut told = false;
+        let sequences = loop {
+            match self.shared.spool.append(records.clone(), urgency).await {
+                Ok(sequences) => break sequences,
+                Err(SpoolError::Full { used, max }) => {
+                    if !told {
+                        tracing::error!(
+                            chair = self.chair.name.as_str(),
+                            used,
+                            max,
+                            "the spool is full and takes nothing; look why the upstreams do not take records, or raise \
+                             [spool] max_bytes"
+                        );
+                    }
+                    told = true;
+                    sleep(FULL_WAIT).await;
+                }
+                Err(refusal) => return Err(refusal.into()),
+            }
+        };
+        for (place, slot, at) in readings {
+            if let Some(sequence) = sequences.get(place) {
+                tracing::debug!(
+                    chair = self.chair.name.as_str(),
+                    seq = sequence.0,
+                    slot = slot.map(|slot| slot.0),
+                    at = crate::clock::stamp(at),
+                    "kept"
+                );
+            }
+        }
+        let accounted = self.gaps.untold_since().or(self.accounted);
+        if let Some(at) = accounted {
+            self.shared.last_slots.set(&self.chair.name, at);
+        }
+        Ok(())
+    }
+
+    async fn seats<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Seats) -> Result<T, crate::privacy::keyring::KeyringError> + Send + 'static,
+    ) -> Result<T, Cause> {
+        // The keyring waits for the disk.
+        let seats = Arc::clone(&self.shared.seats);
+        let acted = tokio::task::spawn_blocking(move || act(&seats)).await;
+        acted.map_err(|_| Cause::Panicked)?.map_err(Cause::Keyring)
+    }
+
+    fn moment(&self) -> Moment {
+        let (at, clock) = self.shared.clock.now();
+        Moment { at, tick: self.shared.clock.tick(), clock }
+    }
+
+    fn origin(&self, moment: Moment, slot: Option<Slot>) -> Origin {
+        Origin {
+            chair: self.chair.name.clone(),
+            machine: self.chair.machine.clone(),
+            model: self.chair.model.id().clone(),
+            at: moment.at,
+            tick: moment.tick,
+            clock: moment.clock,
+            slot,
+            previous: None,
+            simulated: self.shared.simulated,
+        }
+    }
+}
