@@ -28,6 +28,10 @@ pub struct MemorySpool {
 struct Volume {
     first: u64,
     last: u64,
+    /// This process wrote to it.
+    written: bool,
+    /// A process died that wrote to it; nothing is added to it any more.
+    sealed: bool,
     settled_at: Option<Timestamp>,
 }
 
@@ -85,14 +89,15 @@ impl MemorySpool {
 
     /// The process died and a new one starts with these upstreams: leases and delays are gone, holds stay.
     pub fn crash(&mut self, upstreams: &[UpstreamName]) {
-        if self.volumes.last().is_some_and(|volume| volume.first <= volume.last) {
-            self.start_volume();
+        if let Some(volume) = self.volumes.last_mut() {
+            volume.sealed |= volume.written;
         }
         self.restart(upstreams);
     }
 
     /// The process ended in order and a new one starts with these upstreams.
     pub fn restart(&mut self, upstreams: &[UpstreamName]) {
+        self.volumes.iter_mut().for_each(|volume| volume.written = false);
         for outbox in self.upstreams.values_mut() {
             for state in outbox.states.values_mut() {
                 if matches!(state, State::Leased { .. } | State::Waiting { .. }) {
@@ -122,7 +127,13 @@ impl MemorySpool {
     }
 
     fn start_volume(&mut self) {
-        self.volumes.push(Volume { first: self.last + 1, last: self.last, settled_at: None });
+        self.volumes.push(Volume {
+            first: self.last + 1,
+            last: self.last,
+            written: false,
+            sealed: false,
+            settled_at: None,
+        });
     }
 
     fn outbox(&mut self, upstream: &UpstreamName) -> Result<&mut Outbox, SpoolError> {
@@ -138,9 +149,7 @@ impl Spool for MemorySpool {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let full = |volume: &Volume| {
-            volume.last.saturating_sub(volume.first).saturating_add(1) >= self.volume_records
-        };
+        let full = |volume: &Volume| volume.sealed || volume.last + 1 - volume.first >= self.volume_records;
         if self.volumes.last().is_none_or(full) {
             self.start_volume();
         }
@@ -155,6 +164,7 @@ impl Spool for MemorySpool {
         }
         if let Some(volume) = self.volumes.last_mut() {
             volume.last = self.last;
+            volume.written = true;
         }
         Ok(sequences)
     }

@@ -1,9 +1,28 @@
 //! The encrypted spool: a record is durable here before any upstream sees it.
 
+mod bytes;
+#[cfg(test)]
+mod damage_tests;
+mod dead;
+pub mod disk;
+pub mod frame;
+mod guard;
 pub mod handle;
+mod ledger;
+mod lock;
+mod manifest;
 pub mod memory;
 #[cfg(test)]
+mod model_tests;
+mod opening;
+mod scan;
+mod settlement;
+mod shelf;
+pub mod store;
+#[cfg(test)]
 pub(crate) mod testing;
+pub mod verify;
+mod volume;
 
 use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
@@ -153,6 +172,8 @@ pub struct Counts {
     pub refused: u64,
     /// Lost in the store, or evicted.
     pub lost: u64,
+    /// Their key was destroyed.
+    pub erased: u64,
     /// Capture time of the oldest one waiting.
     pub oldest_waiting: Option<Timestamp>,
 }

@@ -1,11 +1,17 @@
 //! What several tests of the spool need: records that can be told apart.
 
 use crate::model::name::{ChairName, MachineName, UpstreamName};
+use crate::model::parameter::Parameter;
 use crate::model::time::{ClockTrust, Timestamp};
+use crate::model::value::{Doubts, Mark, Reading, Value};
 use crate::normalise::{EndReason, Origin};
-use crate::privacy::record::{Event, Gap, GapCause, Record, TreatmentId};
+use crate::privacy::keyring::{DataKey, DataKeys, KeyError, KeyId};
+use crate::privacy::record::{Body, Event, Gap, GapCause, Record, TreatmentId};
+use chairside_drivers::kit::decimal::Decimal;
 use chairside_drivers::kit::driver::ModelId;
 use chairside_drivers::kit::time::{Slot, Tick};
+use std::collections::HashSet;
+use std::sync::Mutex;
 
 /// An upstream's name.
 pub(crate) fn upstream(name: &str) -> UpstreamName {
@@ -33,6 +39,18 @@ pub(crate) fn record_of(treatment: TreatmentId, number: u64) -> Record {
     Record::event(origin(number), Some(treatment), event)
 }
 
+/// A poll of 20 values.
+pub(crate) fn reading(number: u64) -> Record {
+    let parameter = Parameter::from_key("venous_pressure").unwrap();
+    let value = |n: u64| Value {
+        parameter,
+        reading: Reading::Number(Decimal::new(i64::try_from(number % 1000 + n).unwrap(), 1).unwrap()),
+        mark: Mark::New,
+        doubts: Doubts::NONE,
+    };
+    Record::sample(origin(number), Some(treatment(1)), Body::Values((0..20).map(value).collect()))
+}
+
 /// A capture time: one second a number, from 2027 on.
 pub(crate) fn at(number: u64) -> Timestamp {
     Timestamp::from_micros(1_798_761_600_000_000 + i64::try_from(number).unwrap() * 1_000_000)
@@ -50,4 +68,38 @@ fn origin(number: u64) -> Origin {
         previous: None,
         simulated: true,
     }
+}
+
+/// Keys that follow from their id, until they are destroyed.
+#[derive(Default)]
+pub(crate) struct Keys {
+    made: Mutex<HashSet<KeyId>>,
+    destroyed: Mutex<HashSet<KeyId>>,
+}
+
+impl Keys {
+    pub(crate) fn destroy(&self, id: KeyId) {
+        self.destroyed.lock().unwrap().insert(id);
+    }
+}
+
+impl DataKeys for Keys {
+    fn seal_key(&self, id: KeyId) -> Result<DataKey, KeyError> {
+        if self.destroyed.lock().unwrap().contains(&id) {
+            return Err(KeyError::Destroyed);
+        }
+        self.made.lock().unwrap().insert(id);
+        Ok(key(id))
+    }
+
+    fn open_key(&self, id: KeyId) -> Option<DataKey> {
+        let made = self.made.lock().unwrap().contains(&id);
+        (made && !self.destroyed.lock().unwrap().contains(&id)).then(|| key(id))
+    }
+}
+
+fn key(id: KeyId) -> DataKey {
+    let mut bytes = [0x5A; 32];
+    bytes[..16].copy_from_slice(&id.0);
+    DataKey::from_bytes(bytes)
 }

@@ -1,0 +1,404 @@
+//! The manifest: what the spool must hold. Two slots are written in turn, so that a torn write costs one commit at most.
+//!
+//! ```text
+//!  0  4  magic            one slot; the file is two of them, preallocated
+//!  4  4  format
+//!  8  8  generation: the valid slot with the higher one counts
+//! 16  4  length of the contents
+//! 20  n  contents
+//!     4  CRC-32 of everything before
+//! ```
+
+use crate::model::name::UpstreamName;
+use crate::model::time::Timestamp;
+use crate::spool::bytes::Reader;
+use crate::spool::disk::{Disk, refusal};
+use crate::spool::{SpoolError, StoreId};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The on-disk format of the whole spool: folders, manifest and frames.
+pub(crate) const FORMAT: u32 = 1;
+
+const MAGIC: [u8; 4] = *b"CSMF";
+const SLOT: u64 = 256 * 1024;
+const FRONT: usize = 20;
+const NAME: &str = "manifest";
+
+/// What the spool must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Contents {
+    /// The store that new records belong to.
+    pub(crate) store: StoreId,
+    /// The salt of the newest process start.
+    pub(crate) salt: [u8; 32],
+    /// Whether that process ended in order.
+    pub(crate) closed: bool,
+    /// Highest durable sequence.
+    pub(crate) last: u64,
+    /// The number of the next volume.
+    pub(crate) next_volume: u64,
+    /// In the order of their sequences; the last one is the newest.
+    pub(crate) volumes: Vec<VolumeEntry>,
+    /// Every upstream that was ever configured.
+    pub(crate) upstreams: Vec<UpstreamEntry>,
+}
+
+/// What one volume must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct VolumeEntry {
+    pub(crate) number: u64,
+    /// The store its records belong to.
+    pub(crate) store: StoreId,
+    /// Sequences `first..=last` are durable in it; none if `last < first`.
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    /// Capture time of its first record, to start a new volume each day.
+    pub(crate) opened: Option<Timestamp>,
+    /// When it was first seen that every upstream had settled it.
+    pub(crate) settled: Option<Timestamp>,
+    /// What its files looked like when it was closed in order.
+    pub(crate) digest: Option<Digest>,
+    /// It was found not to hold all it must: this many records were found. Its files are never touched again.
+    pub(crate) set_aside: Option<u64>,
+}
+
+impl VolumeEntry {
+    /// Records it must hold.
+    pub(crate) const fn records(&self) -> u64 {
+        self.last.saturating_add(1).saturating_sub(self.first)
+    }
+
+    /// The name of its folder.
+    pub(crate) fn folder(&self) -> String {
+        folder_name(self.number)
+    }
+}
+
+/// The name of a volume's folder.
+pub(crate) fn folder_name(number: u64) -> String {
+    format!("volume-{number:08}")
+}
+
+/// The number in the name of a volume's folder.
+pub(crate) fn folder_number(name: &str) -> Option<u64> {
+    name.strip_prefix("volume-")?.parse().ok()
+}
+
+/// Length and checksum over all files of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Digest {
+    pub(crate) bytes: u64,
+    pub(crate) checksum: u32,
+}
+
+/// An upstream and the first sequence it has to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UpstreamEntry {
+    pub(crate) name: UpstreamName,
+    pub(crate) start: u64,
+}
+
+/// The file.
+pub(crate) struct Manifest {
+    path: PathBuf,
+    file: File,
+    generation: u64,
+    disk: Disk,
+}
+
+/// What was found where the manifest should be.
+pub(crate) enum Found {
+    Nothing,
+    Damaged,
+    Manifest(Contents, u64),
+}
+
+/// Reads the manifest and changes nothing.
+pub(crate) fn read(folder: &Path) -> Result<Found, SpoolError> {
+    let path = folder.join(NAME);
+    let mut bytes = Vec::new();
+    match File::open(&path) {
+        Ok(file) => file
+            .take(2 * SLOT)
+            .read_to_end(&mut bytes)
+            .map_err(|source| refusal("read the manifest", source))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => return Err(refusal("read the manifest", error)),
+    };
+    let cut = usize::try_from(SLOT).unwrap_or(usize::MAX).min(bytes.len());
+    let (one, two) = bytes.split_at(cut);
+    let newest = [one, two].into_iter().filter_map(slot).max_by_key(|slot| slot.generation);
+    let Some(newest) = newest else { return Ok(Found::Damaged) };
+    if newest.format > FORMAT {
+        return Err(SpoolError::Format { path, found: newest.format, known: FORMAT });
+    }
+    // A valid checksum over contents that cannot be read is damage of our own making; it is treated like any other.
+    Ok(contents(newest.contents).map_or(Found::Damaged, |read| Found::Manifest(read, newest.generation)))
+}
+
+impl Manifest {
+    /// Makes a manifest, in place of a damaged one if need be.
+    pub(crate) fn create(folder: &Path, contents: &Contents, disk: &Disk) -> Result<Self, SpoolError> {
+        let (path, new) = (folder.join(NAME), folder.join("manifest.new"));
+        let act = "make the manifest";
+        let file = disk.act(act, || {
+            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            file.set_len(2 * SLOT)?;
+            // Blocks that exist already cannot run out later.
+            let reserved = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 2 * SLOT);
+            match reserved {
+                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(file),
+                Err(errno) => Err(errno.into()),
+            }
+        })?;
+        let mut manifest = Self { path: path.clone(), file, generation: 0, disk: disk.clone() };
+        manifest.commit_both(contents)?;
+        disk.act(act, || manifest.file.sync_all())?;
+        disk.act(act, || fs::rename(&new, &path))?;
+        disk.sync_folder(act, folder)?;
+        Ok(manifest)
+    }
+
+    /// Opens a manifest that was [`read`].
+    pub(crate) fn open(folder: &Path, generation: u64, disk: &Disk) -> Result<Self, SpoolError> {
+        let path = folder.join(NAME);
+        let file = disk.act("open the manifest", || OpenOptions::new().write(true).open(&path))?;
+        Ok(Self { path, file, generation, disk: disk.clone() })
+    }
+
+    /// Writes the slot that does not count now; durable when it returns.
+    pub(crate) fn commit(&mut self, contents: &Contents) -> Result<(), SpoolError> {
+        let act = "write the manifest";
+        let generation = self.generation + 1;
+        let bytes = slot_bytes(generation, contents);
+        if bytes.len() as u64 > SLOT {
+            return Err(SpoolError::Engine { act, why: "there are too many volumes for it" });
+        }
+        self.disk.act(act, || self.file.write_all_at(&bytes, (generation % 2) * SLOT))?;
+        self.disk.sync(act, &self.file)?;
+        self.generation = generation;
+        Ok(())
+    }
+
+    /// Writes both slots, for what the older one must know too: volumes that come and go.
+    pub(crate) fn commit_both(&mut self, contents: &Contents) -> Result<(), SpoolError> {
+        self.commit(contents)?;
+        self.commit(contents)
+    }
+
+    /// After a failed commit: the same contents in a file of its own, which takes the place of this one.
+    pub(crate) fn replace(&mut self, contents: &Contents) -> Result<(), SpoolError> {
+        let folder = self.path.parent().unwrap_or(Path::new(".")).to_path_buf();
+        *self = Self::create(&folder, contents, &self.disk)?;
+        Ok(())
+    }
+}
+
+struct Slot<'a> {
+    format: u32,
+    generation: u64,
+    contents: &'a [u8],
+}
+
+fn slot(bytes: &[u8]) -> Option<Slot<'_>> {
+    let mut from = Reader::new(bytes);
+    let magic = from.array::<4>()?;
+    let (format, generation, length) = (from.u32()?, from.u64()?, from.u32()?);
+    let contents = from.take(usize::try_from(length).ok()?)?;
+    let checksum = from.u32()?;
+    let covered = bytes.get(..FRONT + contents.len())?;
+    (magic == MAGIC && crc32fast::hash(covered) == checksum).then_some(Slot { format, generation, contents })
+}
+
+fn slot_bytes(generation: u64, contents: &Contents) -> Vec<u8> {
+    let contents = contents_bytes(contents);
+    let mut out = Vec::with_capacity(contents.len() + FRONT + 4);
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&FORMAT.to_be_bytes());
+    out.extend_from_slice(&generation.to_be_bytes());
+    out.extend_from_slice(&u32::try_from(contents.len()).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend_from_slice(&contents);
+    out.extend_from_slice(&crc32fast::hash(&out).to_be_bytes());
+    out
+}
+
+const CLOSED: u8 = 1;
+const OPENED: u8 = 1;
+const SETTLED: u8 = 1 << 1;
+const DIGEST: u8 = 1 << 2;
+const SET_ASIDE: u8 = 1 << 3;
+
+fn contents_bytes(contents: &Contents) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.extend_from_slice(&contents.store.0);
+    out.extend_from_slice(&contents.salt);
+    out.push(if contents.closed { CLOSED } else { 0 });
+    out.extend_from_slice(&contents.last.to_be_bytes());
+    out.extend_from_slice(&contents.next_volume.to_be_bytes());
+    out.extend_from_slice(&(contents.volumes.len() as u32).to_be_bytes());
+    contents.volumes.iter().for_each(|volume| put_volume(&mut out, volume));
+    out.extend_from_slice(&(contents.upstreams.len() as u32).to_be_bytes());
+    for upstream in &contents.upstreams {
+        out.push(upstream.name.as_str().len() as u8);
+        out.extend_from_slice(upstream.name.as_str().as_bytes());
+        out.extend_from_slice(&upstream.start.to_be_bytes());
+    }
+    out
+}
+
+/// An entry has its length in front, so that fields can be added behind the ones of today.
+fn put_volume(out: &mut Vec<u8>, volume: &VolumeEntry) {
+    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+    let flags = flag(volume.opened.is_some(), OPENED)
+        | flag(volume.settled.is_some(), SETTLED)
+        | flag(volume.digest.is_some(), DIGEST)
+        | flag(volume.set_aside.is_some(), SET_ASIDE);
+    let mut entry = Vec::with_capacity(96);
+    entry.extend_from_slice(&volume.number.to_be_bytes());
+    entry.extend_from_slice(&volume.store.0);
+    entry.extend_from_slice(&volume.first.to_be_bytes());
+    entry.extend_from_slice(&volume.last.to_be_bytes());
+    entry.push(flags);
+    let times = [volume.opened, volume.settled].into_iter().flatten();
+    times.for_each(|time| entry.extend_from_slice(&time.as_micros().to_be_bytes()));
+    if let Some(digest) = volume.digest {
+        entry.extend_from_slice(&digest.bytes.to_be_bytes());
+        entry.extend_from_slice(&digest.checksum.to_be_bytes());
+    }
+    if let Some(found) = volume.set_aside {
+        entry.extend_from_slice(&found.to_be_bytes());
+    }
+    out.extend_from_slice(&(entry.len() as u16).to_be_bytes());
+    out.extend_from_slice(&entry);
+}
+
+fn contents(bytes: &[u8]) -> Option<Contents> {
+    let mut from = Reader::new(bytes);
+    let (store, salt, flags) = (StoreId(from.array()?), from.array()?, from.u8()?);
+    let (last, next_volume) = (from.u64()?, from.u64()?);
+    let volumes = (0..from.u32()?).map(|_| volume(&mut from)).collect::<Option<_>>()?;
+    let upstream = |from: &mut Reader<'_>| {
+        Some(UpstreamEntry { name: UpstreamName::new(from.text()?).ok()?, start: from.u64()? })
+    };
+    let upstreams = (0..from.u32()?).map(|_| upstream(&mut from)).collect::<Option<_>>()?;
+    Some(Contents { store, salt, closed: flags & CLOSED != 0, last, next_volume, volumes, upstreams })
+}
+
+fn volume(from: &mut Reader<'_>) -> Option<VolumeEntry> {
+    let length = from.u16()?;
+    let mut from = Reader::new(from.take(length.into())?);
+    let (number, store, first, last) = (from.u64()?, StoreId(from.array()?), from.u64()?, from.u64()?);
+    let flags = from.u8()?;
+    let mut when = |bit: u8| {
+        if flags & bit == 0 {
+            Some(None)
+        } else {
+            from.i64().map(|micros| Some(Timestamp::from_micros(micros)))
+        }
+    };
+    let (opened, settled) = (when(OPENED)?, when(SETTLED)?);
+    let digest = match flags & DIGEST {
+        0 => None,
+        _ => Some(Digest { bytes: from.u64()?, checksum: from.u32()? }),
+    };
+    let set_aside = match flags & SET_ASIDE {
+        0 => None,
+        _ => Some(from.u64()?),
+    };
+    Some(VolumeEntry { number, store, first, last, opened, settled, digest, set_aside })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::testing::{at, upstream};
+    use proptest::prelude::*;
+
+    fn some(last: u64) -> Contents {
+        let volume = VolumeEntry {
+            number: 1,
+            store: StoreId([1; 16]),
+            first: 1,
+            last: 40,
+            opened: Some(at(1)),
+            settled: None,
+            digest: Some(Digest { bytes: 7, checksum: 8 }),
+            set_aside: None,
+        };
+        let aside = VolumeEntry {
+            number: 2,
+            first: 41,
+            last,
+            settled: Some(at(9)),
+            set_aside: Some(3),
+            ..volume.clone()
+        };
+        Contents {
+            store: StoreId([1; 16]),
+            salt: [2; 32],
+            closed: true,
+            last,
+            next_volume: 3,
+            volumes: vec![volume, aside],
+            upstreams: vec![UpstreamEntry { name: upstream("ehr"), start: 5 }],
+        }
+    }
+
+    fn found(folder: &Path) -> Option<Contents> {
+        match read(folder).unwrap() {
+            Found::Manifest(contents, _) => Some(contents),
+            Found::Nothing | Found::Damaged => None,
+        }
+    }
+
+    #[test]
+    fn the_newest_commit_is_read_back() {
+        let home = tempfile::tempdir().unwrap();
+        let mut manifest = Manifest::create(home.path(), &some(50), &Disk::default()).unwrap();
+        for last in 51..60 {
+            manifest.commit(&some(last)).unwrap();
+            assert_eq!(found(home.path()), Some(some(last)));
+        }
+    }
+
+    #[test]
+    fn a_damaged_slot_costs_one_commit_at_most() {
+        let home = tempfile::tempdir().unwrap();
+        let mut manifest = Manifest::create(home.path(), &some(50), &Disk::default()).unwrap();
+        manifest.commit(&some(51)).unwrap();
+        let whole = fs::read(home.path().join(NAME)).unwrap();
+        for place in [0, 5, 9, 17, 30, 100, 200] {
+            for slot in [0, SLOT as usize] {
+                let mut damaged = whole.clone();
+                damaged[slot + place] ^= 0x10;
+                fs::write(home.path().join(NAME), &damaged).unwrap();
+                let last = found(home.path()).unwrap().last;
+                assert!(last == 50 || last == 51, "{last}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        Manifest::create(home.path(), &some(50), &Disk::default()).unwrap();
+        let mut bytes = fs::read(home.path().join(NAME)).unwrap();
+        let length = slot_bytes(2, &some(50)).len();
+        bytes[4..8].copy_from_slice(&9_u32.to_be_bytes());
+        let checksum = crc32fast::hash(&bytes[..length - 4]).to_be_bytes();
+        bytes[length - 4..length].copy_from_slice(&checksum);
+        fs::write(home.path().join(NAME), &bytes).unwrap();
+        assert!(matches!(read(home.path()), Err(SpoolError::Format { found: 9, known: FORMAT, .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
+            let _ = contents(&bytes);
+            let _ = slot(&bytes);
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Random lives of a spool, held against the one in memory: whatever happens, both must show the same.
+//!
+//! `CHAIRSIDE_SEEDS` sets how many lives are tried.
+
+use crate::model::name::UpstreamName;
+use crate::privacy::record::TreatmentId;
+use crate::spool::memory::MemorySpool;
+use crate::spool::store::{Options, SledSpool};
+use crate::spool::testing::{Keys, at, record, record_of, treatment, upstream};
+use crate::spool::{
+    BatchLimit, Lane, Reason, RefusedPart, Retention, Sequence, Spool, SpoolStatus, Stored, Verdict,
+};
+use chairside_drivers::kit::time::Tick;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+const VOLUME: u64 = 40;
+const ACTS: usize = 150;
+
+#[test]
+fn the_spool_on_disk_behaves_like_the_one_in_memory() {
+    let seeds = std::env::var("CHAIRSIDE_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(4);
+    for seed in 1..=seeds {
+        Life::new(seed).live();
+    }
+}
+
+/// A generator of its own, so that a seed means the same for ever.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+struct Life {
+    seed: u64,
+    dice: Dice,
+    home: tempfile::TempDir,
+    keys: Arc<Keys>,
+    model: MemorySpool,
+    real: Option<SledSpool>,
+    upstreams: Vec<UpstreamName>,
+    leased: BTreeMap<UpstreamName, Vec<(Sequence, Option<TreatmentId>)>>,
+    appended: u64,
+    now: u64,
+}
+
+impl Life {
+    fn new(seed: u64) -> Self {
+        let (home, keys) = (tempfile::tempdir().unwrap(), Arc::new(Keys::default()));
+        let upstreams = vec![upstream("ehr"), upstream("lab")];
+        let real = open(home.path(), &keys, &upstreams);
+        let model = MemorySpool::with_volumes_of(VOLUME, real.store(), &upstreams);
+        Self {
+            seed,
+            dice: Dice(seed),
+            home,
+            keys,
+            model,
+            real: Some(real),
+            upstreams,
+            leased: BTreeMap::new(),
+            appended: 0,
+            now: 0,
+        }
+    }
+
+    fn live(mut self) {
+        for step in 0..ACTS {
+            let act = self.dice.roll(100);
+            match act {
+                0..30 => self.append(),
+                30..55 => self.lease(),
+                55..75 => self.settle(),
+                75..80 => self.release(),
+                80..87 => self.prune(),
+                87..91 => self.read_treatment(),
+                91..95 => self.restart(End::Crash),
+                95..98 => self.restart(End::Close),
+                _ => self.reconfigure(),
+            }
+            self.now += self.dice.roll(20);
+            let (model, real) = (shown(self.model.status()), shown(self.real().status()));
+            assert_eq!(model, real, "seed {}, step {step}, act {act}", self.seed);
+        }
+        self.drain();
+    }
+
+    fn real(&mut self) -> &mut SledSpool {
+        self.real.as_mut().unwrap()
+    }
+
+    fn append(&mut self) {
+        let records: Vec<_> = (0..self.dice.roll(25))
+            .map(|_| {
+                self.appended += 1;
+                match self.dice.roll(4) {
+                    0 => record(self.appended),
+                    number => record_of(treatment(number as u8), self.appended),
+                }
+            })
+            .collect();
+        let expected = self.model.append(&records).unwrap();
+        assert_eq!(self.real().append(&records).unwrap(), expected, "seed {}", self.seed);
+    }
+
+    fn lease(&mut self) {
+        let name = self.upstream();
+        let limit = BatchLimit { records: self.dice.roll(30) as usize };
+        let lane = if self.dice.roll(2) == 0 { Lane::Live } else { Lane::Backlog };
+        let now = Tick::from_micros(self.now);
+        let expected = self.model.lease(&name, limit, lane, now).unwrap();
+        let real = self.real().lease(&name, limit, lane, now).unwrap();
+        assert!(real == expected, "seed {}: {:?} for {:?}", self.seed, numbers(&real), numbers(&expected));
+        let held = expected.iter().map(|stored| (stored.sequence, stored.record.treatment()));
+        self.leased.entry(name).or_default().extend(held);
+    }
+
+    fn settle(&mut self) {
+        let name = self.upstream();
+        let leased = self.leased.entry(name.clone()).or_default();
+        let mut verdicts = Vec::new();
+        let (dice, now) = (&mut self.dice, self.now);
+        leased.retain(|(sequence, treatment)| {
+            let reason = Reason { status: 422, issue: Some("processing") };
+            let verdict = match dice.roll(9) {
+                0 => return true,
+                1 => Verdict::SkippedByPolicy,
+                2 => Verdict::Refused(reason),
+                3 => Verdict::Retry { not_before: Tick::from_micros(now + dice.roll(40)) },
+                4 | 5 => treatment.map_or(Verdict::SkippedByPolicy, Verdict::Held),
+                6 => Verdict::Delivered { refused_parts: vec![RefusedPart { part: 3, reason }] },
+                _ => Verdict::Delivered { refused_parts: Vec::new() },
+            };
+            verdicts.push((*sequence, verdict));
+            false
+        });
+        // Verdicts on records that are not leased, settled long ago, or do not exist.
+        for _ in 0..self.dice.roll(3) {
+            let sequence = Sequence(self.dice.roll(self.appended + 10));
+            verdicts.push((sequence, Verdict::Delivered { refused_parts: Vec::new() }));
+        }
+        self.model.settle(&name, &verdicts).unwrap();
+        self.real().settle(&name, &verdicts).unwrap();
+    }
+
+    fn release(&mut self) {
+        let released = treatment(self.dice.roll(4) as u8);
+        self.model.release(released).unwrap();
+        self.real().release(released).unwrap();
+    }
+
+    fn prune(&mut self) {
+        let keep_delivered = Duration::from_secs(self.dice.roll(60));
+        let policy = Retention { keep_delivered, max_bytes: u64::MAX };
+        let now = at(self.now);
+        let expected = self.model.prune(policy, now).unwrap();
+        assert_eq!(self.real().prune(policy, now).unwrap(), expected, "seed {}", self.seed);
+    }
+
+    fn read_treatment(&mut self) {
+        let wanted = treatment(self.dice.roll(4) as u8);
+        let after = Sequence(self.dice.roll(self.appended + 1));
+        let limit = BatchLimit { records: self.dice.roll(40) as usize };
+        let expected = self.model.read_treatment(wanted, after, limit).unwrap();
+        let real = self.real().read_treatment(wanted, after, limit).unwrap();
+        assert!(real == expected, "seed {}: {:?} for {:?}", self.seed, numbers(&real), numbers(&expected));
+    }
+
+    fn reconfigure(&mut self) {
+        let names = ["ehr", "lab", "tele"].map(upstream);
+        let chosen = self.dice.roll(8);
+        self.upstreams =
+            (0..3).zip(names).filter(|(bit, _)| chosen & (1 << bit) != 0).map(|(_, name)| name).collect();
+        let end = if self.dice.roll(2) == 0 { End::Crash } else { End::Close };
+        self.restart(end);
+    }
+
+    fn restart(&mut self, end: End) {
+        let mut real = self.real.take().unwrap();
+        if matches!(end, End::Close) {
+            real.close().unwrap();
+        }
+        drop(real);
+        match end {
+            End::Crash => self.model.crash(&self.upstreams),
+            End::Close => self.model.restart(&self.upstreams),
+        }
+        self.real = Some(open(self.home.path(), &self.keys, &self.upstreams));
+        self.leased.clear();
+    }
+
+    /// In the end everything that is not settled comes out, once and in order.
+    fn drain(mut self) {
+        for number in 0..4 {
+            self.model.release(treatment(number)).unwrap();
+            self.real().release(treatment(number)).unwrap();
+        }
+        for name in self.upstreams.clone() {
+            let everything = BatchLimit { records: 900 };
+            let late = Tick::from_micros(u64::MAX);
+            let expected = self.model.lease(&name, everything, Lane::Backlog, late).unwrap();
+            let real = self.real().lease(&name, everything, Lane::Backlog, late).unwrap();
+            assert!(
+                real == expected,
+                "seed {}: {:?} for {:?}",
+                self.seed,
+                numbers(&real),
+                numbers(&expected)
+            );
+        }
+    }
+
+    fn upstream(&mut self) -> UpstreamName {
+        match self.upstreams.len() as u64 {
+            0 => {
+                self.upstreams = vec![upstream("ehr")];
+                self.restart(End::Close);
+                upstream("ehr")
+            }
+            count => self.upstreams[self.dice.roll(count) as usize].clone(),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum End {
+    Crash,
+    Close,
+}
+
+fn open(home: &std::path::Path, keys: &Arc<Keys>, upstreams: &[UpstreamName]) -> SledSpool {
+    let options = Options { volume_records: VOLUME, ..Options::new(u64::MAX) };
+    SledSpool::open(home, keys.clone(), upstreams, options, at(0)).unwrap()
+}
+
+fn numbers(stored: &[Stored]) -> Vec<u64> {
+    stored.iter().map(|stored| stored.sequence.0).collect()
+}
+
+/// What both must show: all but the bytes on disk.
+fn shown(status: SpoolStatus) -> SpoolStatus {
+    SpoolStatus { bytes: 0, ..status }
+}

@@ -1,0 +1,303 @@
+//! Opening the spool: what the manifest promises is held against what the folder has, before the store engine sees any of it.
+
+use crate::model::name::UpstreamName;
+use crate::model::time::Timestamp;
+use crate::privacy::keyring::DataKeys;
+use crate::spool::dead::DeadLetters;
+use crate::spool::disk::{Disk, refusal};
+use crate::spool::frame::{Opener, Sealer};
+use crate::spool::lock::Lock;
+use crate::spool::manifest::{
+    Contents, Found, Manifest, UpstreamEntry, VolumeEntry, folder_name, folder_number, read,
+};
+use crate::spool::scan::{Index, Tail, survey};
+use crate::spool::settlement::Settlement;
+use crate::spool::shelf::Shelf;
+use crate::spool::store::{Options, SledSpool, remove_folder};
+use crate::spool::{SpoolError, StoreId};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+impl SledSpool {
+    /// Opens the spool in this folder, or makes one. `now` is the time that volumes of a lost manifest count from.
+    ///
+    /// # Errors
+    /// `Busy`, `Format` and `Permission` before a byte was changed; `Disk` and `Engine` otherwise.
+    pub fn open(
+        home: &Path,
+        keys: Arc<dyn DataKeys>,
+        upstreams: &[UpstreamName],
+        options: Options,
+        now: Timestamp,
+    ) -> Result<Self, SpoolError> {
+        let disk = Disk::new(options.faults.clone());
+        if !home.is_dir() {
+            let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(home);
+            disk.act("make the folder", make)?;
+        }
+        let lock = Lock::take(home)?;
+        let found = read(home)?;
+        let folders = volume_folders(home)?;
+        let mut opened = match found {
+            Found::Manifest(contents, generation) => {
+                recover(home, contents, Some(generation), &folders, &*keys)?
+            }
+            Found::Nothing if folders.is_empty() => Opened::new(new_store(random()?)),
+            Found::Nothing | Found::Damaged => {
+                tracing::error!("the manifest of the spool is lost, it is made anew from the volumes");
+                rebuild(home, random()?, upstreams, &folders, now, &*keys)?
+            }
+        };
+        let salt = random()?;
+        if salt == opened.contents.salt {
+            return Err(SpoolError::Engine { act: "draw a salt", why: "the random numbers repeat" });
+        }
+        opened.contents.salt = salt;
+        opened.contents.closed = false;
+        // The salt is durable before any frame is sealed with it.
+        let manifest = match opened.generation {
+            Some(generation) => {
+                let mut manifest = Manifest::open(home, generation, &disk)?;
+                manifest.commit_both(&opened.contents)?;
+                manifest
+            }
+            None => Manifest::create(home, &opened.contents, &disk)?,
+        };
+        let contents = opened.contents;
+        let settlement = Settlement::open(home, &disk, &contents.upstreams, upstreams, contents.last)?;
+        let mut spool = Self {
+            home: home.into(),
+            sealer: Sealer::new(contents.store, salt, keys.clone()),
+            keys,
+            options,
+            contents,
+            manifest,
+            current: None,
+            settlement,
+            dead: DeadLetters::new(home, &disk),
+            shelf: Shelf::default(),
+            resting_bytes: 0,
+            failures: 0,
+            broken: None,
+            oldest: BTreeMap::new(),
+            disk,
+            _lock: lock,
+        };
+        spool.take_in(opened.scanned, opened.leftover, upstreams)?;
+        Ok(spool)
+    }
+
+    /// Accounts for what opening found, now that there is a settlement store.
+    fn take_in(
+        &mut self,
+        scanned: Vec<(u64, Index)>,
+        leftover: Vec<PathBuf>,
+        upstreams: &[UpstreamName],
+    ) -> Result<(), SpoolError> {
+        for name in upstreams {
+            if !self.contents.upstreams.iter().any(|entry| entry.name == *name) {
+                let start = self.contents.last + 1;
+                self.contents.upstreams.push(UpstreamEntry { name: name.clone(), start });
+            }
+        }
+        let mut next = 1;
+        for volume in &self.contents.volumes {
+            if volume.first > next {
+                self.settlement.without_volume(next, volume.first - 1);
+            }
+            next = next.max(volume.last + 1);
+        }
+        self.settlement.without_volume(next, self.contents.last);
+        for (number, index) in scanned {
+            let entry = self.contents.volumes.iter().find(|volume| volume.number == number);
+            if !index.is_complete() && entry.is_some_and(|entry| entry.set_aside.is_none()) {
+                self.set_aside(number, &index)?;
+            }
+            self.shelf.put(number, index);
+        }
+        self.settlement.write()?;
+        self.commit_both()?;
+        for folder in leftover {
+            self.disk.act("remove what is left of a volume", || remove_folder(&folder))?;
+        }
+        self.measure_resting_volumes();
+        Ok(())
+    }
+}
+
+/// What a look at the folder gave.
+struct Opened {
+    contents: Contents,
+    /// Of the manifest it came from; `None` if there has to be a new one.
+    generation: Option<u64>,
+    scanned: Vec<(u64, Index)>,
+    leftover: Vec<PathBuf>,
+}
+
+impl Opened {
+    const fn new(contents: Contents) -> Self {
+        Self { contents, generation: None, scanned: Vec::new(), leftover: Vec::new() }
+    }
+}
+
+fn new_store(store: [u8; 16]) -> Contents {
+    Contents {
+        store: StoreId(store),
+        salt: [0; 32],
+        closed: false,
+        last: 0,
+        next_volume: 1,
+        volumes: Vec::new(),
+        upstreams: Vec::new(),
+    }
+}
+
+/// Finds what a process that did not end in order left behind.
+fn recover(
+    home: &Path,
+    contents: Contents,
+    generation: Option<u64>,
+    folders: &[u64],
+    keys: &dyn DataKeys,
+) -> Result<Opened, SpoolError> {
+    let closed = contents.closed;
+    let mut opened = Opened { generation, ..Opened::new(contents) };
+    let mut opener = Opener::new(keys);
+    let contents = &mut opened.contents;
+    let newest = contents.volumes.last().map_or(0, |volume| volume.number);
+    for volume in &mut contents.volumes {
+        let gone = volume.set_aside.is_none() && !folders.contains(&volume.number);
+        let vanished = gone && volume.records() > 0;
+        let in_doubt = volume.number == newest && !closed;
+        if !vanished && !in_doubt {
+            continue;
+        }
+        let tail = if in_doubt { Tail::Adopt } else { Tail::Ignore };
+        let folder = home.join(volume.folder());
+        let index = Index::scan(&folder, volume.store, volume.first, volume.last, tail, &mut opener)?;
+        volume.last = volume.last.max(index.last());
+        contents.last = contents.last.max(volume.last);
+        opened.scanned.push((volume.number, index));
+    }
+    // A volume that was made and never written to.
+    let empty = contents.volumes.pop_if(|volume| !closed && volume.records() == 0);
+    opened.leftover.extend(empty.map(|empty| home.join(empty.folder())));
+    adopt_unnamed(home, &mut opened, folders, &mut opener)?;
+    Ok(opened)
+}
+
+/// Volumes that the manifest does not name: rests of a removal, or newer than the slot that could be read.
+fn adopt_unnamed(
+    home: &Path,
+    opened: &mut Opened,
+    folders: &[u64],
+    opener: &mut Opener<'_>,
+) -> Result<(), SpoolError> {
+    for number in folders {
+        let folder = home.join(folder_name(*number));
+        let contents = &mut opened.contents;
+        let named = contents.volumes.iter().any(|volume| volume.number == *number);
+        if named || opened.leftover.contains(&folder) {
+            continue;
+        }
+        let newer = |(store, (_, last)): (&[u8; 16], &(u64, u64))| {
+            *store == contents.store.0 && *last > contents.last
+        };
+        if !survey(&folder, opener)?.iter().any(newer) {
+            opened.leftover.push(folder);
+            continue;
+        }
+        let next = contents.last + 1;
+        let index = Index::scan(&folder, contents.store, next, contents.last, Tail::Adopt, opener)?;
+        if index.found() == 0 {
+            tracing::error!(
+                volume = *number,
+                "a volume unknown to the manifest holds records and was left alone"
+            );
+            continue;
+        }
+        tracing::warn!(
+            volume = *number,
+            records = index.found(),
+            "a volume unknown to the manifest was adopted"
+        );
+        let last = index.last();
+        contents.volumes.push(VolumeEntry {
+            number: *number,
+            store: contents.store,
+            first: next,
+            last,
+            opened: None,
+            settled: None,
+            digest: None,
+            set_aside: None,
+        });
+        contents.last = last;
+        contents.next_volume = contents.next_volume.max(number.saturating_add(1));
+        opened.scanned.push((*number, index));
+    }
+    Ok(())
+}
+
+/// Makes the contents of a lost manifest out of the volumes. New records get a new store id: the sequences that the lost manifest
+/// had given out are not known for certain, and no resource id may be given twice.
+fn rebuild(
+    home: &Path,
+    store: [u8; 16],
+    upstreams: &[UpstreamName],
+    folders: &[u64],
+    now: Timestamp,
+    keys: &dyn DataKeys,
+) -> Result<Opened, SpoolError> {
+    let mut opened = Opened::new(new_store(store));
+    let mut opener = Opener::new(keys);
+    let contents = &mut opened.contents;
+    for number in folders {
+        contents.next_volume = contents.next_volume.max(number.saturating_add(1));
+        let folder = home.join(folder_name(*number));
+        for (store, (first, last)) in survey(&folder, &mut opener)? {
+            let first = first.max(contents.last + 1);
+            if last < first {
+                continue;
+            }
+            let store = StoreId(store);
+            let index = Index::scan(&folder, store, first, last, Tail::Ignore, &mut opener)?;
+            opened.scanned.push((*number, index));
+            contents.volumes.push(VolumeEntry {
+                number: *number,
+                store,
+                first,
+                last,
+                opened: Some(now),
+                settled: None,
+                digest: None,
+                set_aside: None,
+            });
+            contents.last = last;
+            break;
+        }
+    }
+    let start = contents.volumes.first().map_or(1, |volume| volume.first);
+    contents.upstreams = upstreams.iter().map(|name| UpstreamEntry { name: name.clone(), start }).collect();
+    Ok(opened)
+}
+
+/// The numbers of the volumes whose folders exist, in order.
+pub(super) fn volume_folders(home: &Path) -> Result<Vec<u64>, SpoolError> {
+    let act = "list the volumes";
+    let entries = fs::read_dir(home).map_err(|source| refusal(act, source))?;
+    let names = entries.flatten().filter_map(|entry| folder_number(entry.file_name().to_str()?));
+    let mut numbers: Vec<u64> = names.collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+fn random<const N: usize>() -> Result<[u8; N], SpoolError> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| SpoolError::Engine { act: "draw random numbers", why: "the system gives none" })?;
+    Ok(bytes)
+}

@@ -1,0 +1,451 @@
+//! Finds the frames in the raw files of a volume, without the store engine and without changing a byte.
+//!
+//! sled keeps each value in one piece and as it was given, so every frame it wrote can be found by its magic and proved by its
+//! tag, whatever has become of the pages around it. Opening a damaged database in sled rewrites it instead.
+
+use crate::privacy::keyring::KeyId;
+use crate::spool::disk::refusal;
+use crate::spool::frame::{FrameFault, Header, MAGIC, MAX_FRAME, Opener};
+use crate::spool::manifest::Digest;
+use crate::spool::volume::files;
+use crate::spool::{Sequence, SpoolError, StoreId};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+const CHUNK: usize = 256 * 1024;
+
+/// A block that cannot be read counts as zeros of this length.
+const UNREADABLE: usize = 4096;
+
+/// An unacknowledged tail is one commit; this is far above it.
+const TAIL: u64 = 65_536;
+
+/// Where the frames of one volume are in its files.
+#[derive(Debug)]
+pub(crate) struct Index {
+    files: Vec<PathBuf>,
+    first: u64,
+    places: Vec<Option<Place>>,
+    /// First and last sequence of every key.
+    keys: BTreeMap<[u8; 16], (u64, u64)>,
+}
+
+/// A place packed into eight bytes, for a volume has many: file (8 bits), offset (40), length (16).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place(std::num::NonZeroU64);
+
+impl Place {
+    fn new(file: usize, offset: u64, length: usize) -> Option<Self> {
+        let (file, length) = (u8::try_from(file).ok()?, u16::try_from(length).ok()?);
+        if offset >> 40 != 0 {
+            return None;
+        }
+        let packed = u64::from(file) << 56 | offset << 16 | u64::from(length);
+        std::num::NonZeroU64::new(packed).map(Self)
+    }
+
+    const fn parts(self) -> (usize, u64, usize) {
+        let packed = self.0.get();
+        ((packed >> 56) as usize, (packed >> 16) & 0xFF_FFFF_FFFF, (packed & 0xFFFF) as usize)
+    }
+}
+
+/// What may lie behind the last sequence that the manifest knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tail {
+    /// Nothing: the manifest is exact.
+    Ignore,
+    /// Records of a commit that was cut short: those without a gap before them belong to the volume.
+    Adopt,
+}
+
+impl Index {
+    /// Scans a volume that must hold `first..=last`.
+    pub(crate) fn scan(
+        folder: &Path,
+        store: StoreId,
+        first: u64,
+        last: u64,
+        tail: Tail,
+        opener: &mut Opener<'_>,
+    ) -> Result<Self, SpoolError> {
+        let expected = last.saturating_add(1).saturating_sub(first);
+        let expected = usize::try_from(expected).unwrap_or(usize::MAX);
+        let mut index =
+            Self { files: Vec::new(), first, places: vec![None; expected], keys: BTreeMap::new() };
+        let mut behind = BTreeMap::new();
+        // A frame whose key was destroyed cannot be proved, but it is no loss either.
+        let mut unproved = BTreeMap::new();
+        index.files = walk(folder, opener, |header, place, proof| {
+            if header.store != store || header.sequence.0 < first {
+                return;
+            }
+            let offset = header.sequence.0 - first;
+            match (index.places.get_mut(usize::try_from(offset).unwrap_or(usize::MAX)), proof) {
+                (Some(known), Proof::Authentic) => *known = Some(place),
+                (Some(_), Proof::KeyGone) => {
+                    unproved.insert(offset, (place, header.key));
+                }
+                (None, Proof::Authentic)
+                    if tail == Tail::Adopt && header.sequence.0 <= last.saturating_add(TAIL) =>
+                {
+                    behind.insert(header.sequence.0, (place, header.key));
+                }
+                (None, _) => return,
+            }
+            if header.sequence.0 <= last {
+                index.note_key(header.key, header.sequence.0);
+            }
+        })?;
+        for (offset, (place, _)) in unproved {
+            let known = usize::try_from(offset).ok().and_then(|offset| index.places.get_mut(offset));
+            if let Some(known @ None) = known {
+                *known = Some(place);
+            }
+        }
+        let mut next = first.max(last.saturating_add(1));
+        while let Some((place, key)) = behind.remove(&next) {
+            index.places.push(Some(place));
+            index.note_key(key, next);
+            next += 1;
+        }
+        Ok(index)
+    }
+
+    fn note_key(&mut self, key: KeyId, sequence: u64) {
+        let span = self.keys.entry(key.0).or_insert((sequence, sequence));
+        *span = (span.0.min(sequence), span.1.max(sequence));
+    }
+
+    /// The last sequence it should hold, with an adopted tail.
+    pub(crate) const fn last(&self) -> u64 {
+        (self.first + self.places.len() as u64).saturating_sub(1)
+    }
+
+    /// Records found.
+    pub(crate) fn found(&self) -> u64 {
+        self.places.iter().flatten().count() as u64
+    }
+
+    /// Whether nothing is missing.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.places.iter().all(Option::is_some)
+    }
+
+    /// Sequences that should be there and are not.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = Sequence> {
+        let places = (self.first..).zip(&self.places);
+        places.filter(|(_, place)| place.is_none()).map(|(sequence, _)| Sequence(sequence))
+    }
+
+    /// First and last sequence of every key.
+    pub(crate) const fn keys(&self) -> &BTreeMap<[u8; 16], (u64, u64)> {
+        &self.keys
+    }
+
+    /// The frames of these sequences; `None` where there is none.
+    pub(crate) fn frames(&self, wanted: &[Sequence]) -> Result<Vec<Option<Vec<u8>>>, SpoolError> {
+        let mut open: BTreeMap<usize, File> = BTreeMap::new();
+        let mut frames = Vec::with_capacity(wanted.len());
+        for sequence in wanted {
+            let offset = sequence.0.checked_sub(self.first).and_then(|offset| usize::try_from(offset).ok());
+            let place = offset.and_then(|offset| self.places.get(offset).copied().flatten());
+            let Some((number, offset, length)) = place.map(Place::parts) else {
+                frames.push(None);
+                continue;
+            };
+            let file = match (open.remove(&number), self.files.get(number)) {
+                (Some(file), _) => file,
+                (None, Some(path)) => File::open(path).map_err(|source| refusal("open a volume", source))?,
+                (None, None) => {
+                    frames.push(None);
+                    continue;
+                }
+            };
+            let mut frame = vec![0; length];
+            // A file that became shorter, or a block that became unreadable, has lost the record.
+            frames.push(file.read_exact_at(&mut frame, offset).is_ok().then_some(frame));
+            open.insert(number, file);
+        }
+        Ok(frames)
+    }
+}
+
+/// The stores, and the lowest and highest sequence of each, that a volume holds records of.
+pub(crate) fn survey(
+    folder: &Path,
+    opener: &mut Opener<'_>,
+) -> Result<BTreeMap<[u8; 16], (u64, u64)>, SpoolError> {
+    let mut stores = BTreeMap::new();
+    walk(folder, opener, |header, _, proof| {
+        if proof == Proof::Authentic {
+            let span = stores.entry(header.store.0).or_insert((header.sequence.0, header.sequence.0));
+            *span = (span.0.min(header.sequence.0), span.1.max(header.sequence.0));
+        }
+    })?;
+    Ok(stores)
+}
+
+/// Length and checksum over all files of a volume, to know again what was closed in order.
+pub(crate) fn digest(folder: &Path) -> io::Result<Digest> {
+    let mut checksum = crc32fast::Hasher::new();
+    let mut bytes = 0;
+    for path in files(folder)? {
+        checksum.update(path.strip_prefix(folder).unwrap_or(&path).as_os_str().as_encoded_bytes());
+        let file = File::open(&path)?;
+        let mut chunk = vec![0; CHUNK];
+        let mut offset = 0;
+        loop {
+            let length = file.read_at(&mut chunk, offset)?;
+            let Some(read) = chunk.get(..length).filter(|read| !read.is_empty()) else { break };
+            checksum.update(read);
+            offset += length as u64;
+        }
+        checksum.update(&offset.to_be_bytes());
+        bytes += offset;
+    }
+    Ok(Digest { bytes, checksum: checksum.finalize() })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    Authentic,
+    KeyGone,
+}
+
+/// Shows every frame in the files of a folder, and gives the files.
+fn walk(
+    folder: &Path,
+    opener: &mut Opener<'_>,
+    mut see: impl FnMut(&Header, Place, Proof),
+) -> Result<Vec<PathBuf>, SpoolError> {
+    let act = "scan a volume";
+    let paths = match files(folder) {
+        Ok(paths) => paths,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(refusal(act, error)),
+    };
+    for (number, path) in paths.iter().enumerate() {
+        let file = File::open(path).map_err(|source| refusal(act, source))?;
+        let length = file.metadata().map_err(|source| refusal(act, source))?.len();
+        walk_file(&file, length, opener, |header, offset, proof| {
+            if let Some(place) = Place::new(number, offset, header.frame_length()) {
+                see(header, place, proof);
+            }
+        });
+    }
+    Ok(paths)
+}
+
+fn walk_file(file: &File, length: u64, opener: &mut Opener<'_>, mut see: impl FnMut(&Header, u64, Proof)) {
+    let mut window: Vec<u8> = Vec::with_capacity(CHUNK + MAX_FRAME);
+    let mut start = 0_u64;
+    loop {
+        let ended = fill(file, length, start, &mut window);
+        let mut at = 0;
+        while let Some(step) = next_magic(window.get(at..).unwrap_or_default()) {
+            at += step;
+            let here = window.get(at..).unwrap_or_default();
+            if here.len() < MAX_FRAME && !ended {
+                break;
+            }
+            at += match opener.authenticate(here) {
+                Ok(header) => {
+                    see(&header, start + at as u64, Proof::Authentic);
+                    header.frame_length()
+                }
+                Err(FrameFault::KeyGone) => {
+                    if let Ok(header) = Header::read(here) {
+                        see(&header, start + at as u64, Proof::KeyGone);
+                    }
+                    1
+                }
+                Err(_) => 1,
+            };
+        }
+        if ended {
+            return;
+        }
+        // Without a magic in the rest of the window, only its last bytes can begin one.
+        let rest = window.len().saturating_sub(at);
+        let keep = if next_magic(window.get(at..).unwrap_or_default()).is_some() {
+            rest
+        } else {
+            rest.min(MAGIC.len() - 1)
+        };
+        let done = window.len() - keep;
+        window.drain(..done);
+        start += done as u64;
+    }
+}
+
+/// Fills the window up; true when it reaches the end of the file.
+fn fill(file: &File, length: u64, start: u64, window: &mut Vec<u8>) -> bool {
+    while window.len() < CHUNK + MAX_FRAME {
+        let offset = start + window.len() as u64;
+        if offset >= length {
+            return true;
+        }
+        let have = window.len();
+        let wanted = (CHUNK + MAX_FRAME - have).min(usize::try_from(length - offset).unwrap_or(usize::MAX));
+        window.resize(have + wanted, 0);
+        let read = window.get_mut(have..).map_or(Ok(0), |into| file.read_at(into, offset));
+        let kept = match read {
+            Ok(0) => {
+                window.truncate(have);
+                return true;
+            }
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            // An unreadable block: zeros stand in for it up to the next one.
+            Err(_) => (UNREADABLE - (offset % UNREADABLE as u64) as usize).min(wanted),
+        };
+        window.truncate(have + kept);
+    }
+    false
+}
+
+fn next_magic(bytes: &[u8]) -> Option<usize> {
+    let [first, ..] = MAGIC;
+    let mut from = 0;
+    loop {
+        let rest = bytes.get(from..)?;
+        let step = rest.iter().position(|byte| *byte == first)?;
+        from += step;
+        if bytes.get(from..)?.starts_with(&MAGIC) {
+            return Some(from);
+        }
+        from += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::disk::Disk;
+    use crate::spool::frame::{HEADER, Sealer};
+    use crate::spool::testing::{Keys, record_of, treatment};
+    use crate::spool::volume::{Database, pack};
+    use proptest::prelude::*;
+    use std::fs;
+    use std::sync::Arc;
+
+    const STORE: StoreId = StoreId([1; 16]);
+
+    fn volume(folder: &Path, keys: &Arc<Keys>, records: u64) {
+        let mut sealer = Sealer::new(STORE, [2; 32], keys.clone());
+        let mut volume = Database::open(folder, &Disk::default()).unwrap();
+        for first in (1..=records).step_by(7) {
+            let frames: Vec<_> = (first..(first + 7).min(records + 1))
+                .map(|n| sealer.seal(Sequence(n), &record_of(treatment((n % 4) as u8), n)).unwrap())
+                .collect();
+            volume.write(pack(Sequence(first), &frames), Vec::new()).unwrap();
+        }
+        volume.close().unwrap();
+    }
+
+    fn scan(folder: &Path, keys: &Keys, last: u64, tail: Tail) -> Index {
+        Index::scan(folder, STORE, 1, last, tail, &mut Opener::new(keys)).unwrap()
+    }
+
+    #[test]
+    fn every_frame_of_a_whole_volume_is_found_and_read() {
+        let (home, keys) = (tempfile::tempdir().unwrap(), Arc::new(Keys::default()));
+        volume(home.path(), &keys, 500);
+        let index = scan(home.path(), &keys, 500, Tail::Ignore);
+        assert!(index.is_complete());
+        assert_eq!((index.found(), index.last(), index.keys().len()), (500, 500, 4));
+        let wanted: Vec<_> = (1..=500).map(Sequence).collect();
+        for (sequence, frame) in wanted.iter().zip(index.frames(&wanted).unwrap()) {
+            let stored = Opener::new(&*keys).open(&frame.unwrap()).unwrap();
+            assert_eq!(
+                (stored.sequence, stored.record),
+                (*sequence, record_of(treatment((sequence.0 % 4) as u8), sequence.0))
+            );
+        }
+    }
+
+    #[test]
+    fn what_lies_behind_the_manifest_is_adopted_up_to_the_first_gap() {
+        let (home, keys) = (tempfile::tempdir().unwrap(), Arc::new(Keys::default()));
+        volume(home.path(), &keys, 100);
+        assert_eq!(scan(home.path(), &keys, 90, Tail::Ignore).last(), 90);
+        assert_eq!(scan(home.path(), &keys, 90, Tail::Adopt).last(), 100);
+        keys.destroy(treatment(2).into());
+        // 91, 92 and 93 are there; 94 cannot be proved any more.
+        assert_eq!(scan(home.path(), &keys, 90, Tail::Adopt).last(), 93);
+    }
+
+    #[test]
+    fn a_frame_of_a_destroyed_key_is_not_counted_as_lost() {
+        let (home, keys) = (tempfile::tempdir().unwrap(), Arc::new(Keys::default()));
+        volume(home.path(), &keys, 100);
+        keys.destroy(treatment(3).into());
+        assert!(scan(home.path(), &keys, 100, Tail::Ignore).is_complete());
+    }
+
+    #[test]
+    fn a_volume_without_files_has_lost_everything() {
+        let keys = Keys::default();
+        let index = scan(Path::new("/nonexistent/volume"), &keys, 5, Tail::Adopt);
+        assert_eq!((index.found(), index.missing().count()), (0, 5));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn a_flipped_bit_or_a_cut_costs_no_record_but_those_it_hits(
+            places in proptest::collection::vec((any::<prop::sample::Index>(), 0_u32..8), 1..4),
+            cut in proptest::option::of(any::<prop::sample::Index>()),
+        ) {
+            let (home, keys) = (tempfile::tempdir().unwrap(), Arc::new(Keys::default()));
+            volume(home.path(), &keys, 60);
+            let path = home.path().join("db");
+            let mut bytes = fs::read(&path).unwrap();
+            for (place, bit) in &places {
+                let place = place.index(bytes.len());
+                bytes[place] ^= 1 << bit;
+            }
+            let whole = bytes.len();
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(whole));
+            }
+            fs::write(&path, &bytes).unwrap();
+            let index = scan(home.path(), &keys, 60, Tail::Ignore);
+            prop_assert!(bytes.len() < whole || index.found() + places.len() as u64 >= 60);
+            let wanted: Vec<_> = (1..=60).map(Sequence).collect();
+            for (sequence, frame) in wanted.iter().zip(index.frames(&wanted).unwrap()) {
+                let Some(frame) = frame else { continue };
+                let stored = Opener::new(&*keys).open(&frame).unwrap();
+                prop_assert_eq!(stored.sequence, *sequence);
+                prop_assert_eq!(stored.record, record_of(treatment((sequence.0 % 4) as u8), sequence.0));
+            }
+        }
+
+        #[test]
+        fn any_file_is_scanned_without_a_panic(bytes: Vec<u8>, repeat in 1_usize..2000) {
+            let home = tempfile::tempdir().unwrap();
+            fs::write(home.path().join("db"), bytes.repeat(repeat)).unwrap();
+            prop_assert_eq!(scan(home.path(), &Keys::default(), 5, Tail::Adopt).found(), 0);
+        }
+    }
+
+    #[test]
+    fn a_frame_across_the_edge_of_a_window_is_found() {
+        let (home, keys) = (tempfile::tempdir().unwrap(), Arc::new(Keys::default()));
+        let mut sealer = Sealer::new(STORE, [2; 32], keys.clone());
+        let frame = sealer.seal(Sequence(1), &record_of(treatment(1), 1)).unwrap();
+        for lead in (CHUNK + MAX_FRAME - HEADER * 3)..(CHUNK + MAX_FRAME + 2) {
+            if lead % 37 != 0 && lead + 6 < CHUNK + MAX_FRAME {
+                continue;
+            }
+            let bytes = [vec![MAGIC[0]; lead], frame.clone()].concat();
+            fs::write(home.path().join("db"), bytes).unwrap();
+            assert_eq!(scan(home.path(), &keys, 1, Tail::Ignore).found(), 1, "{lead}");
+        }
+    }
+}

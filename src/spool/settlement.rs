@@ -1,0 +1,275 @@
+//! Remembers across restarts what each upstream has settled, in a small database of its own.
+//!
+//! It may lag behind what was settled and never leads it. Losing all of it means sending again, which changes nothing at a receiver,
+//! because the same record carries the same ids.
+
+use crate::model::name::UpstreamName;
+use crate::privacy::record::TreatmentId;
+use crate::spool::bytes::{checked, with_checksum};
+use crate::spool::disk::Disk;
+use crate::spool::ledger::{End, Ledger};
+use crate::spool::manifest::UpstreamEntry;
+use crate::spool::volume::{Database, Row};
+use crate::spool::{Sequence, SpoolError, Verdict};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const FOLDER: &str = "settlement";
+
+const SUMMARY: u8 = b's';
+const CHUNK: u8 = b'c';
+
+/// The ledgers of all upstreams, and the database behind them.
+pub(crate) struct Settlement {
+    home: PathBuf,
+    disk: Disk,
+    database: Option<Database>,
+    ledgers: BTreeMap<UpstreamName, Ledger>,
+    configured: BTreeSet<UpstreamName>,
+    /// Upstreams whose settlements were lost.
+    forgotten: BTreeSet<UpstreamName>,
+    releases: u64,
+    /// Treatments released while something was leased, with the count of releases then.
+    released: BTreeMap<TreatmentId, u64>,
+}
+
+impl Settlement {
+    /// Opens what is remembered of the upstreams in `known`, and makes ledgers for those of `configured`.
+    ///
+    /// A new upstream starts behind `last`. What a removed one still had to send is skipped.
+    pub(crate) fn open(
+        home: &Path,
+        disk: &Disk,
+        known: &[UpstreamEntry],
+        configured: &[UpstreamName],
+        last: u64,
+    ) -> Result<Self, SpoolError> {
+        let mut settlement = Self {
+            home: home.into(),
+            disk: disk.clone(),
+            database: None,
+            ledgers: BTreeMap::new(),
+            configured: configured.iter().cloned().collect(),
+            forgotten: BTreeSet::new(),
+            releases: 0,
+            released: BTreeMap::new(),
+        };
+        let rows = match settlement.open_database() {
+            Ok(rows) => rows,
+            Err(error @ SpoolError::Permission { .. }) => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the settlement store is lost, everything kept is sent again");
+                settlement.start_over()?;
+                Vec::new()
+            }
+        };
+        let rows: BTreeMap<&[u8], &[u8]> =
+            rows.iter().filter_map(|(key, value)| Some((key.as_slice(), checked(value)?))).collect();
+        for entry in known {
+            let remembered = remembered(&rows, entry, last);
+            if remembered.is_none() {
+                settlement.forgotten.insert(entry.name.clone());
+            }
+            // Without a summary nothing is known to be settled, so all of it is sent again.
+            let (ledger, was_configured) =
+                remembered.unwrap_or_else(|| (Ledger::new(entry.start, last), true));
+            settlement.ledgers.insert(entry.name.clone(), ledger);
+            if !was_configured || !settlement.configured.contains(&entry.name) {
+                settlement.end_all(&entry.name, 1, last, End::Skipped);
+            }
+        }
+        for name in configured {
+            settlement.ledgers.entry(name.clone()).or_insert_with(|| Ledger::new(last + 1, last));
+        }
+        settlement.write()?;
+        Ok(settlement)
+    }
+
+    fn open_database(&mut self) -> Result<Vec<Row>, SpoolError> {
+        let mut database = Database::open(&self.home.join(FOLDER), &self.disk)?;
+        let rows = database.rows()?;
+        self.database = Some(database);
+        Ok(rows)
+    }
+
+    /// Puts the database aside for whoever wants to look at it, and starts a new one.
+    fn start_over(&mut self) -> Result<(), SpoolError> {
+        if let Some(given_up) = self.database.take() {
+            given_up.abandon();
+        }
+        let (old, aside) = (self.home.join(FOLDER), self.home.join("settlement-damaged"));
+        if old.exists() {
+            self.disk.act("put the settlement store aside", || {
+                if aside.exists() {
+                    fs::remove_dir_all(&aside)?;
+                }
+                fs::rename(&old, &aside)
+            })?;
+            self.disk.sync_folder("put the settlement store aside", &self.home)?;
+        }
+        self.database = Some(Database::open(&old, &self.disk)?);
+        Ok(())
+    }
+
+    /// The ledger of a configured upstream.
+    pub(crate) fn ledger(&mut self, upstream: &UpstreamName) -> Result<&mut Ledger, SpoolError> {
+        if !self.configured.contains(upstream) {
+            return Err(SpoolError::UnknownUpstream(upstream.clone()));
+        }
+        self.ledgers.get_mut(upstream).ok_or_else(|| SpoolError::UnknownUpstream(upstream.clone()))
+    }
+
+    /// The ledgers of the configured upstreams.
+    pub(crate) fn ledgers(&self) -> impl Iterator<Item = (&UpstreamName, &Ledger)> {
+        self.ledgers.iter().filter(|(name, _)| self.configured.contains(*name))
+    }
+
+    /// Leases records to an upstream.
+    pub(crate) fn lease(&mut self, upstream: &UpstreamName, records: &[Sequence]) -> Result<(), SpoolError> {
+        let releases = self.releases;
+        self.ledger(upstream)?.lease(records.iter().copied(), releases);
+        Ok(())
+    }
+
+    /// Records up to `last` exist now.
+    pub(crate) fn appended(&mut self, last: u64) {
+        let configured = &self.configured;
+        let ledgers = self.ledgers.iter_mut().filter(|(name, _)| configured.contains(*name));
+        ledgers.for_each(|(_, ledger)| ledger.appended(last));
+    }
+
+    /// Takes verdicts into the ledger. They are on disk after [`Settlement::write`].
+    pub(crate) fn settle(
+        &mut self,
+        upstream: &UpstreamName,
+        verdicts: &[(Sequence, Verdict)],
+    ) -> Result<(), SpoolError> {
+        let released = std::mem::take(&mut self.released);
+        let ledger = self.ledger(upstream)?;
+        for (sequence, verdict) in verdicts {
+            match verdict {
+                Verdict::Delivered { .. } => ledger.end(*sequence, End::Delivered),
+                Verdict::SkippedByPolicy => ledger.end(*sequence, End::Skipped),
+                Verdict::Refused(_) => ledger.end(*sequence, End::Refused),
+                Verdict::Retry { not_before } => ledger.delay(*sequence, *not_before),
+                Verdict::Held(treatment) => match (ledger.leased_at(*sequence), released.get(treatment)) {
+                    // The binding came while the record was on its way to the upstream and back.
+                    (Some(leased), Some(release)) if *release > leased => {
+                        ledger.delay(*sequence, chairside_drivers::kit::time::Tick::ZERO);
+                    }
+                    _ => ledger.hold(*sequence, *treatment),
+                },
+            }
+        }
+        if self.ledgers.values().any(Ledger::any_leased) {
+            self.released = released;
+        }
+        Ok(())
+    }
+
+    /// What was held for this treatment may be leased again.
+    pub(crate) fn release(&mut self, treatment: TreatmentId) {
+        self.releases += 1;
+        if self.ledgers.values().any(Ledger::any_leased) {
+            self.released.insert(treatment, self.releases);
+        }
+        self.ledgers.values_mut().for_each(|ledger| ledger.release(treatment));
+    }
+
+    /// Ends a record at every upstream that has not settled it and has not leased it.
+    pub(crate) fn lose(&mut self, sequence: Sequence) {
+        for ledger in self.ledgers.values_mut() {
+            if ledger.leased_at(sequence).is_none() {
+                ledger.end(sequence, End::Lost);
+            }
+        }
+    }
+
+    /// Ends what one upstream has not settled of a range.
+    fn end_all(&mut self, upstream: &UpstreamName, first: u64, last: u64, end: End) {
+        if let Some(ledger) = self.ledgers.get_mut(upstream) {
+            ledger.end_all(first, last, end);
+        }
+    }
+
+    /// Ends what any upstream has not settled of a range that no volume holds. A volume is removed once all have settled it and
+    /// that is durable: what a ledger still has open there was lost, unless the ledger itself was.
+    pub(crate) fn without_volume(&mut self, first: u64, last: u64) {
+        for (name, ledger) in &mut self.ledgers {
+            let end = if self.forgotten.contains(name) { End::Delivered } else { End::Lost };
+            ledger.end_all(first, last, end);
+        }
+    }
+
+    /// Whether every upstream has settled a range.
+    pub(crate) fn all_settled(&self, first: u64, last: u64) -> bool {
+        self.ledgers.values().all(|ledger| ledger.all_settled(first, last))
+    }
+
+    /// Writes what changed, so that it survives the end of this process.
+    pub(crate) fn write(&mut self) -> Result<(), SpoolError> {
+        let Err(error) = self.write_changes() else { return Ok(()) };
+        tracing::warn!(%error, "the settlement store cannot be written, it is made anew");
+        self.start_over()?;
+        self.ledgers.values_mut().for_each(Ledger::change_all);
+        self.write_changes()
+    }
+
+    fn write_changes(&mut self) -> Result<(), SpoolError> {
+        let (mut rows, mut gone) = (Vec::new(), Vec::new());
+        for (name, ledger) in &mut self.ledgers {
+            for (number, chunk) in ledger.take_changes() {
+                let key = chunk_key(name, number);
+                match chunk {
+                    Some(bytes) => rows.push((key, with_checksum(&bytes))),
+                    None => gone.push(key),
+                }
+            }
+            let summary = [&[u8::from(self.configured.contains(name))], ledger.summary().as_slice()].concat();
+            rows.push((summary_key(name), with_checksum(&summary)));
+        }
+        self.database.as_mut().map_or(Ok(()), |database| database.write(rows, gone))
+    }
+
+    /// Makes what was written survive a power cut.
+    pub(crate) fn sync(&mut self) -> Result<(), SpoolError> {
+        self.write()?;
+        let act = "sync the settlement store";
+        let Some(Err(error)) = self.database.as_mut().map(|database| database.sync(act)) else {
+            return Ok(());
+        };
+        tracing::warn!(%error, "the settlement store cannot be synced, it is made anew");
+        self.start_over()?;
+        self.ledgers.values_mut().for_each(Ledger::change_all);
+        self.write_changes()?;
+        self.database.as_mut().map_or(Ok(()), |database| database.sync(act))
+    }
+
+    /// Writes everything out and lets go of the database.
+    pub(crate) fn close(&mut self) -> Result<(), SpoolError> {
+        self.sync()?;
+        self.database.take().map_or(Ok(()), Database::close)
+    }
+}
+
+/// What the database says of an upstream, and whether it was configured then.
+fn remembered(rows: &BTreeMap<&[u8], &[u8]>, entry: &UpstreamEntry, last: u64) -> Option<(Ledger, bool)> {
+    let (from, to) = (chunk_key(&entry.name, 0), chunk_key(&entry.name, u64::MAX));
+    let chunks = rows.range(from.as_slice()..=to.as_slice()).filter_map(|(key, value)| {
+        let number = key.last_chunk().map(|number| u64::from_be_bytes(*number))?;
+        Some((number, *value))
+    });
+    let (configured, numbers) = rows.get(summary_key(&entry.name).as_slice())?.split_first()?;
+    Some((Ledger::restore(numbers, chunks, last)?, *configured != 0))
+}
+
+fn summary_key(upstream: &UpstreamName) -> Vec<u8> {
+    let name = upstream.as_str().as_bytes();
+    [&[name.len() as u8], name, &[SUMMARY]].concat()
+}
+
+fn chunk_key(upstream: &UpstreamName, number: u64) -> Vec<u8> {
+    let name = upstream.as_str().as_bytes();
+    [&[name.len() as u8], name, &[CHUNK], &number.to_be_bytes()].concat()
+}

@@ -1,0 +1,93 @@
+//! Holds the spool of a stopped gateway against its manifest, and changes nothing.
+
+use crate::privacy::keyring::DataKeys;
+use crate::spool::SpoolError;
+use crate::spool::frame::Opener;
+use crate::spool::lock::Lock;
+use crate::spool::manifest::{Found, read};
+use crate::spool::opening::volume_folders;
+use crate::spool::scan::{Index, Tail};
+use std::path::Path;
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verification {
+    /// There is a spool with a readable manifest.
+    pub manifest: bool,
+    /// Whether the last process ended in order.
+    pub closed: bool,
+    /// Highest sequence that the manifest knows.
+    pub last: u64,
+    /// Every volume that the manifest names.
+    pub volumes: Vec<VolumeCheck>,
+    /// Folders of volumes that it does not name.
+    pub unnamed: u32,
+}
+
+/// One volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeCheck {
+    /// The name of its folder.
+    pub volume: String,
+    /// Records it must hold.
+    pub expected: u64,
+    /// Records that authenticate, or whose key was destroyed.
+    pub found: u64,
+    /// Records behind the manifest: of a commit that was cut short.
+    pub behind: u64,
+    /// Set aside at an earlier start.
+    pub set_aside: bool,
+}
+
+impl Verification {
+    /// Whether everything is there that must be.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.manifest && self.volumes.iter().all(|volume| volume.found >= volume.expected)
+    }
+}
+
+/// Authenticates every frame of the spool in this folder.
+///
+/// # Errors
+/// `Busy` while a gateway runs, `Format`, `Permission`, `Disk`.
+pub fn verify(home: &Path, keys: &dyn DataKeys) -> Result<Verification, SpoolError> {
+    let _lock = Lock::take(home)?;
+    let folders = volume_folders(home)?;
+    let contents = match read(home)? {
+        Found::Manifest(contents, _) => contents,
+        Found::Nothing if folders.is_empty() => {
+            return Ok(Verification { manifest: true, closed: true, ..Verification::default() });
+        }
+        Found::Nothing | Found::Damaged => {
+            let unnamed = u32::try_from(folders.len()).unwrap_or(u32::MAX);
+            return Ok(Verification { unnamed, ..Verification::default() });
+        }
+    };
+    let newest = contents.volumes.last().map_or(0, |volume| volume.number);
+    let mut checks = Vec::with_capacity(contents.volumes.len());
+    for volume in &contents.volumes {
+        let in_doubt = volume.number == newest && !contents.closed;
+        let tail = if in_doubt { Tail::Adopt } else { Tail::Ignore };
+        let folder = home.join(volume.folder());
+        let mut opener = Opener::new(keys);
+        let index = Index::scan(&folder, volume.store, volume.first, volume.last, tail, &mut opener)?;
+        let behind = index.last().saturating_sub(volume.last);
+        checks.push(VolumeCheck {
+            volume: volume.folder(),
+            expected: volume.records(),
+            found: index.found().saturating_sub(behind),
+            behind,
+            set_aside: volume.set_aside.is_some(),
+        });
+    }
+    let named = |number: &u64| contents.volumes.iter().any(|volume| volume.number == *number);
+    let unnamed = folders.iter().filter(|number| !named(number)).count();
+    Ok(Verification {
+        manifest: true,
+        closed: contents.closed,
+        last: contents.last,
+        volumes: checks,
+        unnamed: u32::try_from(unnamed).unwrap_or(u32::MAX),
+    })
+}
