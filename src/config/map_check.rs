@@ -1,9 +1,10 @@
 //! Holds a device map against its machine's channels and the table of parameters.
 
+use crate::config::blot::names_a_secret;
 use crate::config::check::known_driver;
 use crate::config::device_map::{DeviceMap, MapEntry, TreatmentRule};
 use crate::config::map_fit::{fits, machine_unit_of, plausible_range, unit_hint};
-use crate::config::problem::{Problem, names_a_secret};
+use crate::config::problem::Problem;
 use crate::config::raw::{Document, Findings, Item, Table, listed, nearest, unknown_key};
 use crate::model::alarm::{ALARMS, Alarm};
 use crate::model::parameter::{Kind, Parameter};

@@ -1,5 +1,6 @@
 //! What clinic IT edits, read whole or refused whole: raw text, checks, checked settings.
 
+mod blot;
 mod check;
 pub mod device_map;
 mod explain;

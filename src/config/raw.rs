@@ -1,10 +1,14 @@
 //! A TOML file as its author wrote it: tables and values with their places, read by hand so that no mistake hides another.
 
-use crate::config::problem::{Place, Problem, ShownFile, names_a_secret};
+use crate::config::blot::names_a_secret;
+use crate::config::problem::{Place, Problem, ShownFile};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
+
+/// After this many mistakes the rest is not looked for: finding places in a hopeless file costs time and helps nobody.
+const ENOUGH: usize = 200;
 
 /// Every mistake found so far, in all files.
 #[derive(Debug, Default)]
@@ -17,6 +21,9 @@ pub(super) struct Findings {
 
 impl Findings {
     pub(super) fn add(&mut self, problem: Problem) {
+        if self.problems.len() >= ENOUGH {
+            return;
+        }
         // Under a broken header everything stands in the wrong table.
         let header = problem.header_line();
         let is_consequence = |line: usize| self.broken.contains(&(problem.file().to_owned(), line));
@@ -35,7 +42,7 @@ impl Findings {
 
     /// Something that should be in a file is not. In a file of broken TOML it may only be out of sight.
     pub(super) fn add_missing(&mut self, problem: Problem) {
-        if !self.broken_files.contains(problem.file()) {
+        if self.problems.len() < ENOUGH && !self.broken_files.contains(problem.file()) {
             self.problems.push(problem);
         }
     }
@@ -71,7 +78,7 @@ impl<'a> Document<'a> {
     /// Reads the text; what is no TOML goes to the findings and the rest is kept.
     pub(super) fn parse(file: &Arc<ShownFile>, text: &'a str, findings: &mut Findings) -> Self {
         let (root, errors) = DeTable::parse_recoverable(text);
-        for error in errors {
+        for error in errors.into_iter().take(ENOUGH) {
             let place = Place::new(file, error.span().unwrap_or(0..0));
             let (message, hint) = in_plain_words(error.message());
             let problem = Problem::new(place, format!("this is no TOML: {message}"));

@@ -110,3 +110,31 @@ fn good_files() -> Memory {
     }
     files
 }
+
+#[test]
+fn what_is_nested_without_end_is_refused_and_does_not_overflow_the_stack() {
+    let deep = [
+        format!("a = {}", "[".repeat(400_000)),
+        format!("a = {}", "{a=".repeat(150_000)),
+        format!("{}a = 1", "a.".repeat(250_000)),
+        format!("[{}a]", "a.".repeat(250_000)),
+        "]\n".repeat(40_000),
+        "[[chair]]\n".repeat(10_000),
+        "=\n".repeat(40_000),
+        format!("a = \"{}\"", "\\q".repeat(40_000)),
+        (0..10_000).map(|n| format!("k{n}=1\n")).collect(),
+    ];
+    for text in deep {
+        let files = Memory::default().with(FILE, text);
+        let report = load_from(Path::new(FILE), &files).unwrap_err();
+        assert!(!report.problems().is_empty() && !report.to_string().is_empty());
+    }
+}
+
+#[test]
+fn a_report_moves_no_cursor() {
+    let text = "\"a\\u001b[2Jb\\u000ac\" = 1\n[[chair]]\nmap = \"\\u001b[2J.toml\"\nx = \u{1b}[2J\n";
+    let report = load_from(Path::new(FILE), &Memory::default().with(FILE, text)).unwrap_err();
+    assert_eq!(report.problems().len(), 3);
+    assert!(!report.to_string().contains(|c: char| c.is_control() && c != '\n'), "{report}");
+}
