@@ -322,7 +322,7 @@ fn acts() -> impl Strategy<Value = Act> {
         6 => (0_u8..3).prop_map(Act::Seat),
         2 => (0_u8..3).prop_map(Act::Correct),
         2 => Just(Act::Unseat),
-        1 => Just(Act::Restart),
+        2 => Just(Act::Restart),
     ]
 }
 
@@ -331,7 +331,7 @@ fn waits() -> impl Strategy<Value = u64> {
         4 => 0_u64..5,
         3 => prop::sample::select(vec![29_u64, 30, 31, 60, 119, 120, 121]),
         2 => 0_u64..240,
-        1 => prop::sample::select(vec![719_u64, 720, 721, KEEP_MINUTES, KEEP_MINUTES + 1]),
+        2 => prop::sample::select(vec![719_u64, 720, 721, KEEP_MINUTES, KEEP_MINUTES + 1]),
     ]
 }
 

@@ -332,6 +332,21 @@ fn a_treatment_left_open_for_twelve_hours_is_nobody_elses_and_the_seat_waits_for
 }
 
 #[test]
+fn a_seat_that_waits_behind_an_old_treatment_is_void_once_somebody_is_seated_on_it() {
+    let mut ward = Ward::new();
+    let old = ward.start(0);
+    ward.restart();
+    ward.seat("12", 13 * HOUR);
+    // Against all odds the machine says that the old treatment goes on.
+    ward.elapsed(13 * HOUR + MINUTE, 780);
+    assert_eq!(ward.seat("13", 13 * HOUR + 2 * MINUTE).release, Some(old));
+    ward.end(13 * HOUR + 3 * MINUTE);
+    let next = ward.start(13 * HOUR + 4 * MINUTE);
+    assert_eq!(ward.told(old), ward.name_of("13"));
+    assert_eq!(ward.told(next), None);
+}
+
+#[test]
 fn a_machine_switched_off_overnight_leaves_no_treatment_for_a_late_seat_in_the_morning() {
     for restarted in [false, true] {
         let mut ward = Ward::new();
