@@ -197,14 +197,14 @@ pub fn explain(error: &(dyn Error + 'static)) -> LinkFault {
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
             return tls_fault(tls);
         }
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            // An io::Error hides what it wraps from `source`.
-            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                return tls_fault(tls);
+        next = match error.downcast_ref::<io::Error>() {
+            // An io::Error hides what it wraps from `source`, and TLS errors come wrapped twice.
+            Some(io) => {
+                io_kind = Some(io.kind());
+                io.get_ref().map(|inner| inner as &(dyn Error + 'static))
             }
-            io_kind = Some(io.kind());
-        }
-        next = error.source();
+            None => error.source(),
+        };
     }
     io_fault(io_kind)
 }

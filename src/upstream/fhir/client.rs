@@ -117,6 +117,11 @@ impl<P: Post> Writer<P> {
 
     pub(super) async fn correct(&mut self, correction: Correction, batch: &[Stored]) -> Delivery {
         let mut delivery = Delivery::default();
+        if correction.old == Revision(0) && self.encoder.holds_unseated() {
+            // Nothing was written before there was a patient: the records were held, and their release delivers them.
+            delivery.verdicts.extend(batch.iter().map(|stored| (stored.sequence, Verdict::SkippedByPolicy)));
+            return delivery;
+        }
         // A later correction has its own replacement; this one then only takes back.
         let is_in_force =
             self.identities.revision(correction.treatment).unwrap_or(Revision(0)) == correction.new;

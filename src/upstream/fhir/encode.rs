@@ -174,6 +174,12 @@ impl Encoder {
         }
     }
 
+    /// Whether records without a patient are held, and so were never written.
+    #[must_use]
+    pub fn holds_unseated(&self) -> bool {
+        self.unseated == Unseated::Hold
+    }
+
     /// The resource that a need stands for.
     #[must_use]
     pub fn render(&self, need: &Need, identities: &dyn Identities) -> Resource {

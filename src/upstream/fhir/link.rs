@@ -47,7 +47,7 @@ pub(super) struct Link {
     url: String,
     clock: Arc<dyn Clock>,
     open: Option<Open>,
-    /// Connections cut in a row without any answer in between.
+    /// Fresh connections in a row that were cut before any answer.
     cuts: u32,
 }
 
@@ -56,6 +56,8 @@ struct Open {
     client: reqwest::Client,
     valid_until: Timestamp,
     read_at: Tick,
+    /// Whether the server has ever answered through it.
+    answered: bool,
 }
 
 impl Link {
@@ -98,16 +100,28 @@ impl Link {
                 what: "the HTTPS client cannot be set up".to_owned(),
                 remedy: "report this as a fault",
             })?;
-        self.open = Some(Open { client: client.clone(), valid_until: tls.valid_until, read_at: tick });
+        self.open = Some(Open {
+            client: client.clone(),
+            valid_until: tls.valid_until,
+            read_at: tick,
+            answered: false,
+        });
         Ok(client)
     }
 
-    /// A cut may be a server that went away. Twice in a row without an answer is how a server under TLS 1.3 shows that
-    /// it refuses our certificate, where its alert does not reach us.
-    fn cut(&mut self, why: Trouble) -> LinkFault {
+    /// Two fresh connections in a row that end after the handshake and before any answer: so a server under TLS 1.3
+    /// shows that it refuses our certificate, where its alert does not reach us. One may be a server that went away.
+    fn judge(&mut self, error: &reqwest::Error) -> LinkFault {
+        // The next try starts from the files: whatever was wrong may have been put right by then.
+        let answered = self.open.take().is_some_and(|open| open.answered);
+        let fault = fault(error);
+        if answered || error.is_connect() || !matches!(fault, LinkFault::Cut(_)) {
+            self.cuts = 0;
+            return fault;
+        }
         self.cuts += 1;
         if self.cuts < 2 {
-            return LinkFault::Cut(why);
+            return fault;
         }
         LinkFault::Distrust(tls::own_certificate_refused("it cuts each connection before any answer"))
     }
@@ -125,16 +139,12 @@ impl Post for Link {
             .body(bundle);
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) => {
-                // The next try starts from the files: whatever was wrong may have been put right by then.
-                self.open = None;
-                return Err(match fault(&error) {
-                    LinkFault::Cut(why) => self.cut(why),
-                    other => other,
-                });
-            }
+            Err(error) => return Err(self.judge(&error)),
         };
         self.cuts = 0;
+        if let Some(open) = &mut self.open {
+            open.answered = true;
+        }
         read(response).await
     }
 }
@@ -167,3 +177,6 @@ fn fault(error: &reqwest::Error) -> LinkFault {
     }
     tls::explain(error)
 }
+
+#[cfg(test)]
+mod tests;

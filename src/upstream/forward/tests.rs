@@ -99,7 +99,7 @@ impl Ward {
 
     /// Waits until the spool's counts are like this; virtual time runs as fast as it has to.
     async fn until(&self, holds: impl Fn(&Counts) -> bool) {
-        for _ in 0..10_000 {
+        for _ in 0..40_000 {
             if holds(&self.counts().await) {
                 return;
             }
@@ -177,7 +177,7 @@ async fn a_record_appended_later_is_delivered_without_anybody_asking() {
 
 #[tokio::test(start_paused = true)]
 async fn a_receiver_that_is_not_ready_is_asked_with_growing_waits_and_gets_everything_in_the_end() {
-    let script = (0..40).map(|_| says(wait(None))).collect();
+    let script = (0..30).map(|_| says(wait(None))).collect();
     let ward = Ward::with(readings(3), script).await;
     ward.until(|counts| counts.delivered == 3).await;
     let seconds = ward.seconds();

@@ -1,7 +1,7 @@
 //! Delivery against servers that behave, and servers that do not.
 
 use super::*;
-use crate::config::settings::Subject;
+use crate::config::settings::{Subject, Unseated};
 use crate::model::time::{ClockTrust, Timestamp};
 use crate::privacy::record::{Body, TreatmentId};
 use crate::upstream::fhir::link::Answer;
@@ -481,6 +481,28 @@ async fn a_correction_overtaken_by_another_only_takes_back() {
     writer.correct(correction, &readings(1..2)).await;
     assert!(!format!("{:?}", writer.post.stored).contains("p-2"));
     assert!(!format!("{:?}", writer.post.stored).contains("p-3"));
+}
+
+#[tokio::test]
+async fn a_first_seat_rewrites_nothing_that_was_held() {
+    let correction = Correction { treatment: TREATMENT, old: Revision(0), new: Revision(1) };
+    let mut held = seated_writer(Server::default());
+    held.correct(correction, &readings(1..4)).await;
+    assert!(held.post.requests.is_empty(), "the release delivers them");
+
+    let mut site = Site::default();
+    site.gateway.unseated = Unseated::Machine;
+    let bindings = Arc::new(Bindings::default());
+    let mut sent = writer(&site, bindings.clone(), Server::default());
+    sent.deliver(&readings(1..2)).await;
+    bindings.bind(TREATMENT, "p-1");
+    sent.correct(correction, &readings(1..2)).await;
+    let mut states: Vec<_> =
+        sent.post.stored.values().filter(|it| it["resourceType"] == "Observation").collect();
+    states.sort_by_key(|it| it["status"].to_string());
+    assert_eq!((&states[0]["status"], &states[1]["status"]), (&json!("entered-in-error"), &json!("final")));
+    assert!(states[0]["subject"]["reference"].as_str().unwrap().starts_with("Device/"));
+    assert_eq!(states[1]["subject"]["identifier"]["value"], "p-1");
 }
 
 #[tokio::test]
