@@ -7,16 +7,18 @@ use crate::model::value::{Reading, Value};
 use crate::normalise::Phase;
 use crate::poll::{Figures, LineFigures};
 use crate::spool::SpoolStatus;
-use crate::upstream::Trouble;
+use crate::upstream::forward;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 /// The board on the wall: every task writes its own state here, `status` and `demo` read it.
 #[derive(Debug, Default)]
 pub struct Board {
     inner: Mutex<Snapshot>,
     figures: Mutex<Vec<(ChairName, Arc<Figures>)>>,
+    forwarders: Mutex<Vec<(UpstreamName, watch::Receiver<forward::State>)>>,
 }
 
 /// Everything on the board at one moment. Its JSON is what `chairside status --json` prints.
@@ -269,6 +271,10 @@ pub struct UpstreamState {
     pub lost: u64,
     /// Capture time of the oldest record waiting.
     pub oldest_waiting: Option<Moment>,
+    /// Resources it took since the start; a record is several of them.
+    pub resources: u64,
+    /// When it last took something.
+    pub last_success: Option<Moment>,
     /// What keeps it from taking records, and what to do.
     pub trouble: Option<Stopped>,
 }
@@ -284,11 +290,15 @@ pub struct Stopped {
     pub paused: bool,
 }
 
-impl Stopped {
-    /// From what the forwarder met.
-    #[must_use]
-    pub fn new(trouble: &Trouble, paused: bool) -> Self {
-        Self { code: trouble.code.to_owned(), text: trouble.to_string(), paused }
+impl UpstreamState {
+    fn follows(&mut self, state: &forward::State) {
+        self.resources = state.resources;
+        self.last_success = state.last_success.map(Moment::from);
+        self.trouble = state.condition.trouble().map(|(trouble, paused)| Stopped {
+            code: trouble.code.to_owned(),
+            text: trouble.to_string(),
+            paused,
+        });
     }
 }
 
@@ -308,7 +318,17 @@ impl Board {
                 chair.figures = LineCounts::of(&figures.now());
             }
         }
+        for (name, state) in self.forwarders.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if let Some(upstream) = snapshot.upstreams.iter_mut().find(|known| known.name == name.as_str()) {
+                upstream.follows(&state.borrow());
+            }
+        }
         snapshot
+    }
+
+    /// From now on this upstream's forwarder tells here how it stands.
+    pub fn follow(&self, upstream: &UpstreamName, state: watch::Receiver<forward::State>) {
+        self.forwarders.lock().unwrap_or_else(PoisonError::into_inner).push((upstream.clone(), state));
     }
 
     /// From now on this chair's line is counted here.
@@ -330,13 +350,6 @@ impl Board {
     pub fn chair(&self, name: &ChairName, change: impl FnOnce(&mut Chair)) {
         if let Some(chair) = self.lock().chairs.iter_mut().find(|chair| chair.name == name.as_str()) {
             change(chair);
-        }
-    }
-
-    /// What an upstream met last; `None` when it takes records.
-    pub fn set_trouble(&self, upstream: &UpstreamName, trouble: Option<Stopped>) {
-        if let Some(found) = self.lock().upstreams.iter_mut().find(|known| known.name == upstream.as_str()) {
-            found.trouble = trouble;
         }
     }
 
@@ -383,6 +396,8 @@ impl UpstreamState {
             refused: 0,
             lost: 0,
             oldest_waiting: None,
+            resources: 0,
+            last_success: None,
             trouble: None,
         }
     }

@@ -308,6 +308,8 @@ mod tests {
                 refused: 0,
                 lost: 0,
                 oldest_waiting: Some(ago(90)),
+                resources: 5000,
+                last_success: Some(ago(80)),
                 trouble: Some(Stopped {
                     code: "certificate".to_owned(),
                     text: "the receiver refused our certificate; renew it".to_owned(),

@@ -24,8 +24,11 @@ use crate::privacy::keyring::{Absent, Keyring};
 use crate::privacy::record::TreatmentId;
 use crate::privacy::seats::Seats;
 use crate::spool::handle::{self, SpoolHandle};
+use crate::spool::store::{Options, SledSpool};
 use crate::status::{self, Board, GatewayState, Snapshot};
-use crate::supervise::{Failure, Pulse, Wave};
+use crate::supervise::{Cause, Failure, Pulse, Wave};
+use crate::upstream::fhir::client::FhirUpstream;
+use crate::upstream::{Identities, forward};
 use chair::{Sealing, Shared};
 use desk::FrontDesk;
 use last_slots::LastSlots;
@@ -37,7 +40,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use upkeep::Upkeep;
 
@@ -159,9 +162,8 @@ async fn open_spool(
 ) -> Result<SpoolHandle, GatewayError> {
     let (home, max_bytes) = (home.to_owned(), settings.spool.max_bytes);
     let upstreams: Vec<_> = settings.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
-    let _ = (home, max_bytes, keyring, now);
-    let spool: Result<_, crate::spool::SpoolError> =
-        Ok(crate::spool::memory::MemorySpool::new(crate::spool::StoreId([7; 16]), &upstreams));
+    let open = move || SledSpool::open(&home, keyring, &upstreams, Options::new(max_bytes), now);
+    let spool = tokio::task::spawn_blocking(open).await.map_err(|_| panicked("spool"))?;
     let (spool, _thread) =
         handle::start(spool.map_err(GatewayError::Spool)?).map_err(GatewayError::Thread)?;
     Ok(spool)
@@ -260,13 +262,14 @@ impl House {
     fn open_upstream(&mut self, upstream: UpstreamSettings) {
         let shared = Arc::clone(&self.foundation.shared);
         let gateway = self.settings.gateway.clone();
-        let name = upstream.name.clone();
-        self.forwarders.keep(format!("upstream {name}"), move |stop| {
+        let (state, seen) = watch::channel(forward::State::default());
+        shared.board.follow(&upstream.name, seen);
+        self.forwarders.keep(format!("upstream {}", upstream.name), move |mut stop| {
             let UpstreamKind::Fhir(fhir) = &upstream.kind;
-            let identities = Arc::new(shared.border.clone()) as Arc<dyn crate::upstream::Identities>;
-            let _ = (identities, fhir, &gateway, &shared);
-            let mut stop = stop;
-            async move { stop.asked().await }
+            let identities: Arc<dyn Identities> = Arc::new(shared.border.clone());
+            let client = FhirUpstream::new(&gateway, &upstream, fhir, identities, Arc::clone(&shared.clock));
+            let (spool, clock, state) = (shared.spool.clone(), Arc::clone(&shared.clock), state.clone());
+            async move { forward::forward(client, spool, clock, state, stop.asked()).await }
         });
     }
 
@@ -344,6 +347,10 @@ fn started(settings: &Settings) -> Entry<'_> {
         chairs: settings.chairs.len(),
         upstreams: settings.upstreams.len(),
     }
+}
+
+fn panicked(task: &str) -> GatewayError {
+    GatewayError::Failed(Failure { task: task.to_owned(), cause: Cause::Panicked })
 }
 
 fn first_snapshot(settings: &Settings, now: Timestamp, trust: ClockTrust) -> Snapshot {

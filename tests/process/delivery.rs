@@ -1,0 +1,158 @@
+//! From the cable to the receiver: what arrives, under which ids, and what a `kill -9` at any instant leaves of it.
+
+use crate::gateway::{Home, Running, Wishes};
+use crate::machine::{Machine, Screen};
+use crate::pki::Pki;
+use crate::receiver::Receiver;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+const VENOUS: &str = "158776";
+/// The dialysate flow, which a counting machine counts its answers with.
+const COUNTED: &str = "158792";
+
+/// Code, value and time in milliseconds of every Observation with a quantity.
+fn readings(resources: &BTreeMap<String, Value>) -> Vec<(String, String, i64, String)> {
+    let quantity = |(id, resource): (&String, &Value)| {
+        let value = resource["valueQuantity"]["value"].as_number()?.to_string();
+        let code = resource["code"]["coding"][0]["code"].as_str()?.to_owned();
+        let at: jiff::Timestamp = resource["effectiveDateTime"].as_str()?.parse().ok()?;
+        Some((code, value, at.as_millisecond(), id.clone()))
+    };
+    resources.iter().filter_map(quantity).collect()
+}
+
+fn has(resources: &BTreeMap<String, Value>, code: &str, value: &str) -> bool {
+    readings(resources).iter().any(|(c, v, _, _)| c == code && v == value)
+}
+
+#[tokio::test]
+async fn readings_of_the_public_frame_arrive_and_keep_their_ids_over_a_restart() {
+    let (machine, pki) = (Machine::start(Screen::default()), Pki::new());
+    let receiver = Receiver::start(&pki).await;
+    let home =
+        Home::new(&Wishes { chairs: &[&machine], receiver: Some((&receiver, &pki)), ..Wishes::default() });
+    let gateway = home.ready("debug");
+    receiver.until("a venous pressure of 170 mmHg", |it| has(it, VENOUS, "170")).await;
+    gateway.stop();
+    let before = receiver.resources();
+    let devices = |resources: &BTreeMap<String, Value>| -> BTreeSet<String> {
+        resources.keys().filter(|id| !id.starts_with("Observation/")).cloned().collect()
+    };
+
+    let gateway = home.ready("debug");
+    let more = before.len() + 20;
+    receiver.until("more readings after the restart", |it| it.len() > more).await;
+    gateway.stop();
+    let after = receiver.resources();
+    assert!(before.keys().all(|id| after.contains_key(id)));
+    assert_eq!(
+        devices(&before),
+        devices(&after),
+        "machines and metrics are the same resources after a restart"
+    );
+    // What the machine's screen shows, in the units of its map.
+    for (code, value) in [(VENOUS, "170"), ("158796", "36.5"), ("158788", "14.4")] {
+        assert!(has(&after, code, value), "{code} {value}");
+    }
+}
+
+#[tokio::test]
+async fn an_outage_delays_and_loses_nothing() {
+    let (machine, pki) = (Machine::start(Screen::default()), Pki::new());
+    let receiver = Receiver::start(&pki).await;
+    receiver.cut_off(true);
+    let home =
+        Home::new(&Wishes { chairs: &[&machine], receiver: Some((&receiver, &pki)), ..Wishes::default() });
+    let gateway = home.ready("debug");
+    gateway.until_count("readings kept", 50, is_kept);
+    home.until_page("what is wrong", |page| {
+        page.contains("! ehr: 0 delivered") && page.contains("waiting: ")
+    });
+    receiver.cut_off(false);
+    let kept = kept(&gateway);
+    receiver.until("what was kept in the outage", |it| missing(&kept, it).is_empty()).await;
+    gateway.stop();
+}
+
+/// How often the gateway is killed; `CHAIRSIDE_KILLS=100` is the whole campaign.
+fn kills() -> u32 {
+    std::env::var("CHAIRSIDE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_at_any_instant_loses_no_kept_record_and_makes_no_second_resource() {
+    let machines: Vec<Machine> = (0..3)
+        .map(|number| Machine::start(Screen { venous: 171 + number, counts: Some(0), ..Screen::default() }))
+        .collect();
+    let (chairs, pki) = (machines.iter().collect::<Vec<_>>(), Pki::new());
+    let receiver = Receiver::start(&pki).await;
+    let home = Home::new(&Wishes { chairs: &chairs, receiver: Some((&receiver, &pki)), ..Wishes::default() });
+    let random = RandomState::new();
+    let mut all_kept = BTreeSet::new();
+    for round in 0..kills() {
+        let mut gateway = home.start("info,chairside::gateway=debug");
+        // A third of the deaths come while it starts, the others under load, in any phase of a commit or a delivery.
+        let chance = random.hash_one(round);
+        if round % 3 == 0 {
+            gateway.alive_for(Duration::from_micros(chance % 1_000_000));
+        } else {
+            gateway.until_count("readings kept", usize::try_from(1 + chance % 60).unwrap(), is_kept);
+            gateway.alive_for(Duration::from_micros(random.hash_one(chance) % 1_000_000));
+        }
+        gateway.kill();
+        all_kept.extend(kept(&gateway));
+    }
+    assert!(!all_kept.is_empty(), "no round got as far as a record");
+
+    let gateway = home.ready("info,chairside::gateway=debug");
+    receiver.until("everything ever kept", |it| missing(&all_kept, it).is_empty()).await;
+    all_kept.extend(kept(&gateway));
+    gateway.stop();
+    assert_no_reading_twice(&receiver.resources());
+}
+
+fn is_kept(line: &str) -> bool {
+    line.contains(": kept ")
+}
+
+/// Chair and capture time in milliseconds of every reading the spool acknowledged.
+fn kept(gateway: &Running) -> BTreeSet<(String, i64)> {
+    let field = |line: &str, name: &str| {
+        let text = line.split_once(&format!(" {name}="))?.1;
+        Some(text.split(' ').next()?.to_owned())
+    };
+    let reading = |line: &String| {
+        let at: jiff::Timestamp = field(line, "at")?.parse().ok()?;
+        Some((field(line, "chair")?, at.as_millisecond()))
+    };
+    // The last line of a process that was killed may be half a line.
+    gateway.log().iter().filter(|line| is_kept(line)).filter_map(reading).collect()
+}
+
+/// Kept readings whose venous pressure is not at the receiver. Each chair shows a value of its own.
+fn missing(kept: &BTreeSet<(String, i64)>, resources: &BTreeMap<String, Value>) -> Vec<(String, i64)> {
+    let chair = |value: &str| match value {
+        "170" | "171" => "chair-1",
+        "172" => "chair-2",
+        _ => "chair-3",
+    };
+    let venous = readings(resources).into_iter().filter(|(code, _, _, _)| code == VENOUS);
+    let arrived: BTreeSet<(String, i64)> =
+        venous.map(|(_, value, at, _)| (chair(&value).to_owned(), at)).collect();
+    kept.difference(&arrived).cloned().collect()
+}
+
+/// Each answer of a counting machine is like no other: the same count under two ids is one reading told twice.
+fn assert_no_reading_twice(resources: &BTreeMap<String, Value>) {
+    let mut seen: BTreeMap<(String, String), String> = BTreeMap::new();
+    for (_, count, _, id) in readings(resources).into_iter().filter(|(code, _, _, _)| code == COUNTED) {
+        let machine = resources.get(&id).map(|it| it["subject"].to_string()).unwrap_or_default();
+        if let Some(other) = seen.insert((machine, count.clone()), id.clone()) {
+            panic!("answer {count} is there as {id} and as {other}");
+        }
+    }
+    assert!(!seen.is_empty(), "nothing was counted");
+}

@@ -1,0 +1,87 @@
+//! How the program ends, and what it leaves untouched.
+
+use crate::gateway::{Home, Wishes};
+use rustix::process::Signal;
+
+#[test]
+fn a_default_install_is_ready_says_what_to_do_next_and_stops_when_asked() {
+    let home = Home::new(&Wishes::default());
+    let mut gateway = home.ready("info");
+    let (code, page, _) = home.ask(&["status"], "");
+    assert_eq!(code, Some(0));
+    assert!(page.contains("No chair yet: add a [[chair]] to the configuration"), "{page}");
+    gateway.signal(Signal::INT);
+    assert_eq!(gateway.end().code(), Some(0));
+    assert!(!home.state().join("control.sock").exists());
+}
+
+#[test]
+fn a_refused_configuration_exits_78_and_touches_nothing() {
+    let home = Home::new(&Wishes::default());
+    home.write("gateway.toml", "[gateway]\nname = 7\nstate_dir = \"state\"\n");
+    let (code, _, why) = home.ask(&["run"], "");
+    assert_eq!(code, Some(78), "{why}");
+    assert!(why.contains("gateway.toml:2:8"), "{why}");
+    assert!(!home.state().exists());
+    assert!(!home.dir.path().join("root.key").exists());
+}
+
+#[test]
+fn a_missing_root_key_exits_77_and_names_it() {
+    let home = Home::new(&Wishes::default());
+    home.write(
+        "gateway.toml",
+        "[gateway]\nname = \"ward-test\"\nstate_dir = \"state\"\n[keys]\nroot = { file = \"absent.key\" }\n",
+    );
+    let mut gateway = home.start("info");
+    assert_eq!(gateway.end().code(), Some(77));
+    let log = gateway.log().join("\n");
+    assert!(log.contains("absent.key"), "{log}");
+    assert!(!home.state().join("spool").exists());
+}
+
+#[test]
+fn a_second_process_exits_75_and_leaves_the_first_alone() {
+    let home = Home::new(&Wishes::default());
+    let first = home.ready("info");
+    let mut second = home.start("info");
+    assert_eq!(second.end().code(), Some(75), "{:?}", second.log());
+    assert_eq!(home.ask(&["status"], "").0, Some(0));
+    first.stop();
+}
+
+#[test]
+fn a_hangup_stops_nothing() {
+    let home = Home::new(&Wishes::default());
+    let gateway = home.ready("info");
+    gateway.signal(Signal::HUP);
+    gateway.until("what a hangup does not do", |line| line.contains("is not read while running"));
+    assert_eq!(home.ask(&["status"], "").0, Some(0));
+    gateway.stop();
+}
+
+#[test]
+fn commands_say_that_no_gateway_runs_and_exit_75() {
+    let home = Home::new(&Wishes::default());
+    for (words, input) in
+        [(&["status"][..], ""), (&["seat", "chair-1"], "4711\n"), (&["unseat", "chair-1"], "")]
+    {
+        let (code, _, why) = home.ask(words, input);
+        assert_eq!(code, Some(75), "{why}");
+        assert!(why.contains("start it with `systemctl start chairside`"), "{why}");
+    }
+}
+
+#[test]
+fn a_chair_that_does_not_exist_is_refused_without_repeating_what_was_typed() {
+    let home = Home::new(&Wishes::default());
+    let gateway = home.ready("info");
+    let (code, _, why) = home.ask(&["seat", "Mustermann"], "4711\n");
+    assert_eq!(code, Some(1));
+    assert!(why.contains("there is no such chair"), "{why}");
+    let log = gateway.stop().join("\n");
+    assert!(!log.contains("Mustermann") && !log.contains("4711"), "{log}");
+    let audit = std::fs::read_to_string(home.state().join("audit.jsonl")).unwrap();
+    assert!(audit.contains("\"event\":\"denied\"") && audit.contains("unknown_chair"), "{audit}");
+    assert!(!audit.contains("Mustermann") && !audit.contains("4711"), "{audit}");
+}
