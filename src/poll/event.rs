@@ -6,9 +6,9 @@ use crate::model::time::{ClockTrust, Timestamp};
 use chairside_drivers::kit::driver::{FrameFault, Sample};
 use chairside_drivers::kit::time::{Slot, Tick};
 
-/// How many events may wait for the sealing task, for all chairs together.
+/// How many events of one chair may wait for its sealing task.
 ///
-/// When the channel is full the conversations wait for sealing and ask their machines nothing meanwhile; slots that
+/// When the channel is full the conversation waits for sealing and asks its machine nothing meanwhile; slots that
 /// pass by are counted as missed with [`MissCause::GatewayDown`]. Sealing ends in the spool and never waits for an
 /// upstream, so only a disk that stands still can fill it.
 pub const EVENTS: usize = 256;

@@ -2,10 +2,13 @@
 //!
 //! Nothing here is used by the daemon, and everything it makes says that it is a test.
 
+pub mod demo;
 pub mod holdings;
 pub mod pki;
 pub mod receiver;
 pub mod resource;
 pub mod scenario;
+pub mod stage;
 pub mod terminal;
+pub mod verdict;
 pub mod ward;

@@ -1,0 +1,468 @@
+//! The demo: the daemon's own code in front of a simulated ward, and a verdict at the end.
+
+use crate::control::{Answer, Correct, client};
+use crate::gateway::{self, GatewayError, Notify, RunOptions};
+use crate::model::time::Timestamp;
+use crate::sim::holdings::Counts;
+use crate::sim::resource::Kind;
+use crate::sim::scenario::{Cue, What, is_never_seated, scenario};
+use crate::sim::stage::{NAMESPACE, Plan, Stage, StageError};
+use crate::sim::verdict::{Chair, Comparison, compare};
+use crate::status::{Board, GatewayState, Snapshot, UpstreamState};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
+
+/// When the receiver is cut off, per mille of the length: early, so that what piles up can drain before the end.
+const OUTAGE: u32 = 150;
+/// How often the onlooker is told.
+const LOOK: Duration = Duration::from_millis(500);
+/// The gateway is ready long before this, or it never is.
+const READY: Duration = Duration::from_secs(20);
+/// When nothing more was delivered for this long, what is missing will not come.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// The board learns once a second what the spool holds; an older board may not know the last records yet.
+const BOARD: Duration = Duration::from_millis(2_200);
+
+/// Why there is no verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// The stage could not be set.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// The gateway ended by itself.
+    #[error("the gateway ended")]
+    Gateway(#[source] GatewayError),
+    /// The gateway ended by a fault of ours.
+    #[error("the gateway broke off")]
+    Broken(#[source] tokio::task::JoinError),
+    /// The gateway ended although nobody asked it to.
+    #[error("the gateway ended although nobody told it to")]
+    Ended,
+    /// The gateway was not ready in time.
+    #[error("the gateway was not ready within {} s", READY.as_secs())]
+    NotReady,
+    /// Somebody wants it to end.
+    #[error("interrupted; nothing was compared")]
+    Interrupted,
+}
+
+/// What an onlooker sees.
+#[derive(Debug)]
+pub struct View {
+    /// Since the first cue.
+    pub elapsed: Duration,
+    /// The gateway's own board.
+    pub board: Snapshot,
+    /// What the receiver has counted.
+    pub receiver: Counts,
+    /// Whether the receiver can be reached.
+    pub reachable: bool,
+    /// What is going on.
+    pub act: &'static str,
+}
+
+/// The verdict, as `--json` prints it.
+#[derive(Debug, Serialize)]
+pub struct Verdict {
+    /// Whether all agree.
+    pub agrees: bool,
+    /// Always: nothing of this is anybody's.
+    pub simulated: bool,
+    /// Machines.
+    pub chairs: usize,
+    /// How much faster than life they lived.
+    pub speed: u32,
+    /// Seconds from the first cue to the verdict.
+    pub seconds: f64,
+    /// Seconds the receiver was cut off.
+    pub outage_seconds: f64,
+    /// Polls.
+    pub polls: Polls,
+    /// Records, as the gateway's spool counts them.
+    pub records: Records,
+    /// Resources, as the receiver counts them.
+    pub resources: Resources,
+    /// Treatments whose patient was seated.
+    pub treatments: u64,
+    /// Values whose digits, unit, time and patient were compared with a screen.
+    pub values_compared: u64,
+    /// Alarm edges compared.
+    pub alarm_edges: u64,
+    /// Values that are not what the screen showed, or that should not be there.
+    pub wrong: u64,
+    /// Readings that are not with the patient who sat there.
+    pub misattributed: u64,
+    /// Readings that say again what another one says.
+    pub duplicates: u64,
+    /// Readings that should be there and are not.
+    pub missing: u64,
+    /// What disagreed, in words; the first ones.
+    pub disagreements: Vec<String>,
+}
+
+/// Polls of all chairs.
+#[derive(Debug, Default, Serialize)]
+pub struct Polls {
+    /// Screens that left on a wire.
+    pub shown: u64,
+    /// Polls the gateway counts as answered.
+    pub answered: u64,
+    /// Polls the gateway counts as missed.
+    pub missed: u64,
+}
+
+/// Records in the spool.
+#[derive(Debug, Default, Serialize)]
+pub struct Records {
+    /// All of them.
+    pub total: u64,
+    /// Delivered.
+    pub delivered: u64,
+    /// Not asked for by the receiver: readings of empty chairs.
+    pub skipped: u64,
+    /// Held: nobody was seated.
+    pub held: u64,
+    /// Not delivered at the end.
+    pub waiting: u64,
+    /// Refused by the receiver.
+    pub refused: u64,
+    /// Lost or evicted.
+    pub lost: u64,
+    /// The most that waited at once, as far as it was seen.
+    pub most_waiting: u64,
+}
+
+/// Resources at the receiver.
+#[derive(Debug, Default, Serialize)]
+pub struct Resources {
+    /// All of them.
+    pub total: usize,
+    /// By type.
+    pub by_type: BTreeMap<String, u64>,
+    /// Entries that came again word for word, and made no second resource.
+    pub repeated: u64,
+    /// Entries the receiver refused.
+    pub refused: u64,
+}
+
+/// Plays the whole scenario in front of the daemon's own code, unless `interrupted` completes first. The gateway has
+/// let go of everything when this returns.
+///
+/// # Errors
+/// [`DemoError`] when there can be no verdict.
+pub async fn play(
+    stage: &Stage,
+    plan: &Plan,
+    look: impl FnMut(&View) + Send,
+    interrupted: impl Future<Output = ()> + Send,
+) -> Result<Verdict, DemoError> {
+    let board = Arc::new(Board::default());
+    let (stop, stopped) = oneshot::channel();
+    let options =
+        RunOptions { clock: Some(stage.clock.clone()), board: board.clone(), notify: Notify::Nobody };
+    let settings = stage.settings.clone();
+    let gateway = tokio::spawn(gateway::run(settings, options, async {
+        // Dropping the other end stops the gateway as well.
+        let _ = stopped.await;
+    }));
+    let mut director = Director {
+        stage,
+        plan,
+        board,
+        gateway,
+        look,
+        most_waiting: 0,
+        started: Duration::ZERO,
+        disagreements: Vec::new(),
+    };
+    let played = tokio::select! {
+        played = director.play() => played,
+        () = interrupted => Err(DemoError::Interrupted),
+    };
+    let end = director.board.snapshot(stage.clock.now().0);
+    // The ward goes on until the gateway has let go of every port.
+    let _ = stop.send(());
+    match &played {
+        Ok(()) => (&mut director.gateway).await.map_err(DemoError::Broken)?.map_err(DemoError::Gateway)?,
+        Err(DemoError::NotReady | DemoError::Interrupted) => {
+            let _ = (&mut director.gateway).await;
+        }
+        // It has ended already.
+        Err(_) => {}
+    }
+    played?;
+    let last = director.board.snapshot(stage.clock.now().0);
+    Ok(director.judge(&end, &last))
+}
+
+struct Director<'a, L> {
+    stage: &'a Stage,
+    plan: &'a Plan,
+    board: Arc<Board>,
+    gateway: JoinHandle<Result<(), GatewayError>>,
+    look: L,
+    most_waiting: u64,
+    /// On the monotonic clock.
+    started: Duration,
+    /// What went wrong on the way.
+    disagreements: Vec<String>,
+}
+
+impl<L: FnMut(&View) + Send> Director<'_, L> {
+    async fn play(&mut self) -> Result<(), DemoError> {
+        self.ready().await?;
+        self.perform().await?;
+        self.drain().await
+    }
+
+    async fn ready(&mut self) -> Result<(), DemoError> {
+        let deadline = self.now() + READY;
+        while self.now() < deadline {
+            if self.board.snapshot(self.wall()).state == GatewayState::Ready {
+                self.started = self.now();
+                return Ok(());
+            }
+            self.pause(Duration::from_millis(20)).await?;
+        }
+        Err(DemoError::NotReady)
+    }
+
+    /// Cue by cue, and the outage between them.
+    async fn perform(&mut self) -> Result<(), DemoError> {
+        let outage = self.plan.length * OUTAGE / 1000;
+        let mut cable = [outage, outage + self.plan.outage].into_iter().peekable();
+        let cues = scenario(self.plan.chairs, self.plan.length);
+        let mut cues = cues.into_iter().peekable();
+        loop {
+            let elapsed = self.elapsed();
+            while let Some(cue) = cues.next_if(|cue| cue.at <= elapsed) {
+                self.cue(cue).await;
+            }
+            while cable.next_if(|at| *at <= elapsed).is_some() {
+                // An outage of no length leaves the cable in.
+                if cable.peek().is_some() && !self.plan.outage.is_zero() {
+                    self.stage.receiver.cut();
+                } else {
+                    self.stage.receiver.restore();
+                }
+            }
+            self.tell(if self.stage.receiver.is_reachable() { "treating" } else { "receiver cut off" });
+            let next = [cues.peek().map(|cue| cue.at), cable.peek().copied()].into_iter().flatten().min();
+            let Some(next) = next.or_else(|| (elapsed < self.plan.length).then_some(self.plan.length)) else {
+                return Ok(());
+            };
+            self.pause(next.saturating_sub(self.elapsed()).min(LOOK)).await?;
+        }
+    }
+
+    async fn cue(&mut self, cue: Cue) {
+        let Some(bed) = self.stage.beds.get(cue.chair) else { return };
+        match cue.what {
+            What::Machine(act) => bed.act(act),
+            What::Starts(patient) => bed.start(patient),
+            What::Ends => bed.end(),
+            What::Seat(patient) => {
+                // The same way as `chairside seat`.
+                let Some(chair) = self.stage.settings.chairs.get(cue.chair) else { return };
+                let socket = &self.stage.settings.gateway.control;
+                let number = Zeroizing::new(patient.record_number());
+                let refused = match client::seat(socket, chair.name.as_str(), number, Correct::No).await {
+                    Ok(Answer::Done { .. }) => return,
+                    Ok(Answer::Refused { why, .. }) => why,
+                    Ok(Answer::Status { .. }) => "the gateway answered something else".to_owned(),
+                    Err(error) => error.to_string(),
+                };
+                self.disagreements.push(format!("{}: nobody could be seated: {refused}", chair.name));
+            }
+        }
+    }
+
+    /// Waits until everything of the scenario is delivered, or until nothing more is.
+    async fn drain(&mut self) -> Result<(), DemoError> {
+        let end = self.wall();
+        self.pause(BOARD).await?;
+        let mut delivered = 0;
+        let mut progress = self.now();
+        loop {
+            self.tell("draining");
+            let snapshot = self.board.snapshot(self.wall());
+            let upstream = snapshot.upstreams.first();
+            // Empty chairs are still asked; what they say is newer than the end.
+            let is_done = |it: &UpstreamState| {
+                it.waiting == 0 || it.oldest_waiting.is_some_and(|oldest| Timestamp::from(oldest) > end)
+            };
+            if upstream.is_some_and(is_done) {
+                return Ok(());
+            }
+            let now_delivered = upstream.map_or(0, |it| it.delivered);
+            if now_delivered != delivered {
+                (delivered, progress) = (now_delivered, self.now());
+            }
+            if self.now() > progress + PATIENCE {
+                let words = format!("nothing more was delivered for {} s", PATIENCE.as_secs());
+                self.disagreements.push(words);
+                return Ok(());
+            }
+            self.pause(LOOK).await?;
+        }
+    }
+
+    fn judge(mut self, end: &Snapshot, last: &Snapshot) -> Verdict {
+        let ledgers: Vec<_> = self.stage.beds.iter().map(|bed| bed.ledger().clone()).collect();
+        let settings = self.stage.settings.chairs.iter();
+        let chairs: Vec<_> = settings
+            .zip(&ledgers)
+            .enumerate()
+            .map(|(index, (chair, ledger))| Chair {
+                name: chair.name.as_str(),
+                model: chair.model.id().as_str(),
+                map: &chair.map,
+                seated: !is_never_seated(index),
+                ledger,
+            })
+            .collect();
+        let holdings = self.stage.receiver.holdings();
+        let comparison = compare(&chairs, &holdings, NAMESPACE);
+        let mut resources = Resources {
+            total: holdings.len(),
+            by_type: BTreeMap::new(),
+            repeated: holdings.counts().repeated,
+            refused: holdings.counts().refused,
+        };
+        for ((kind, _), _) in holdings.iter() {
+            *resources.by_type.entry(type_name(*kind).to_owned()).or_default() += 1;
+        }
+        drop(holdings);
+        let polls = self.polls(&chairs, last);
+        let records = self.records(end);
+        if resources.refused > 0 {
+            self.disagreements.push(format!("the receiver refused {} entries", resources.refused));
+        }
+        let elapsed = self.elapsed();
+        self.verdict(comparison, polls, records, resources, elapsed)
+    }
+
+    /// Each screen that left was an answered poll; only the very last one may have come too late.
+    fn polls(&mut self, chairs: &[Chair<'_>], last: &Snapshot) -> Polls {
+        let mut polls = Polls::default();
+        for (truth, chair) in chairs.iter().zip(&last.chairs) {
+            let shown = truth.ledger.shown.len() as u64;
+            let answered = chair.figures.answered;
+            polls.shown += shown;
+            polls.answered += answered;
+            polls.missed += chair.figures.missed.values().sum::<u64>();
+            if truth.ledger.torn > 0 || !(answered..=answered + 1).contains(&shown) {
+                let words = format!("{}: {shown} screens were sent, {answered} polls answered", truth.name);
+                self.disagreements.push(words);
+            }
+        }
+        polls
+    }
+
+    fn records(&mut self, end: &Snapshot) -> Records {
+        let Some(upstream) = end.upstreams.first() else { return Records::default() };
+        let UpstreamState { delivered, skipped, waiting, held, refused, lost, .. } = *upstream;
+        let records = Records {
+            total: end.spool.last,
+            delivered,
+            skipped,
+            held,
+            waiting,
+            refused,
+            lost,
+            most_waiting: self.most_waiting,
+        };
+        if refused + lost > 0 {
+            self.disagreements.push(format!("{refused} records were refused and {lost} lost"));
+        }
+        if let Some(trouble) = &upstream.trouble {
+            self.disagreements.push(format!("the upstream is in trouble: {}", trouble.text));
+        }
+        records
+    }
+
+    fn verdict(
+        self,
+        comparison: Comparison,
+        polls: Polls,
+        records: Records,
+        resources: Resources,
+        elapsed: Duration,
+    ) -> Verdict {
+        let agrees = comparison.agrees() && self.disagreements.is_empty();
+        let mut disagreements = self.disagreements;
+        if comparison.values == 0 {
+            disagreements.push("no value reached the receiver".to_owned());
+        }
+        disagreements.extend(comparison.disagreements);
+        Verdict {
+            agrees,
+            simulated: true,
+            chairs: self.plan.chairs,
+            speed: self.plan.speed,
+            seconds: elapsed.as_secs_f64(),
+            outage_seconds: self.plan.outage.as_secs_f64(),
+            polls,
+            records,
+            resources,
+            treatments: comparison.treatments,
+            values_compared: comparison.values,
+            alarm_edges: comparison.alarms,
+            wrong: comparison.wrong,
+            misattributed: comparison.misattributed,
+            duplicates: comparison.duplicates,
+            missing: comparison.missing,
+            disagreements,
+        }
+    }
+
+    fn tell(&mut self, act: &'static str) {
+        let board = self.board.snapshot(self.wall());
+        let waiting = board.upstreams.iter().map(|upstream| upstream.waiting).sum();
+        self.most_waiting = self.most_waiting.max(waiting);
+        let receiver = self.stage.receiver.holdings().counts();
+        let reachable = self.stage.receiver.is_reachable();
+        let elapsed = self.elapsed();
+        (self.look)(&View { elapsed, board, receiver, reachable, act });
+    }
+
+    /// Waits, unless the gateway ends meanwhile.
+    async fn pause(&mut self, wait: Duration) -> Result<(), DemoError> {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => Ok(()),
+            ended = &mut self.gateway => Err(match ended {
+                Ok(Ok(())) => DemoError::Ended,
+                Ok(Err(error)) => DemoError::Gateway(error),
+                Err(error) => DemoError::Broken(error),
+            }),
+        }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.now().saturating_sub(self.started)
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_micros(self.stage.clock.tick().as_micros())
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.stage.clock.now().0
+    }
+}
+
+const fn type_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Device => "Device",
+        Kind::DeviceMetric => "DeviceMetric",
+        Kind::Patient => "Patient",
+        Kind::Procedure => "Procedure",
+        Kind::Observation => "Observation",
+    }
+}
