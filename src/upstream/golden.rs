@@ -1,8 +1,8 @@
 //! The golden resources: one file a kind under `fixtures/fhir`, plain JSON so that validators nobody here wrote can read
 //! them too. `CHAIRSIDE_BLESS=1 cargo test golden` writes them anew; look at the difference before committing it.
 
-use super::fhir::encode::Encoded;
-use super::fhir::r4::Resource;
+use super::fhir::encode::{Encoded, Part};
+use super::fhir::r4::{self, Resource};
 use super::fhir::testing::{Bindings, NOON, Site, TREATMENT, number, origin, stored, stored_at, value};
 use crate::config::settings::{Subject, Unseated};
 use crate::model::alarm::{Alarm, AlarmEdge, Phase};
@@ -35,6 +35,26 @@ fn every_kind_of_resource_is_exactly_the_golden_one() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();
         assert!(written.contains_key(name), "{} stands for nothing any more", path.display());
+    }
+}
+
+#[test]
+fn every_golden_resource_reads_back_as_what_was_written() {
+    fn again<T: serde::de::DeserializeOwned + serde::Serialize>(text: &str) -> String {
+        serde_json::to_string_pretty(&serde_json::from_str::<T>(text).unwrap()).unwrap() + "\n"
+    }
+    for (name, text) in resources() {
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let read = match value["resourceType"].as_str().unwrap() {
+            "Observation" => again::<r4::Observation>(&text),
+            "Device" => again::<r4::Device>(&text),
+            "DeviceMetric" => again::<r4::DeviceMetric>(&text),
+            "Patient" => again::<r4::Patient>(&text),
+            "Procedure" => again::<r4::Procedure>(&text),
+            "Bundle" => continue,
+            other => panic!("{other}"),
+        };
+        assert_eq!(read, text, "{name}");
     }
 }
 
@@ -117,6 +137,18 @@ fn resources() -> BTreeMap<String, String> {
     corrected.bind(TREATMENT, "PSN-90aa17c3d04e");
     let record = inside(22, one(number("venous_pressure", "142")));
     add("withdrawn", &site, &corrected, site.encoder().withdraw(&record, &corrected, Revision(1)));
+
+    all.insert("batch".to_owned(), {
+        let whole = inside(
+            23,
+            Body::Values(vec![number("venous_pressure", "142"), number("blood_flow_rate", "300")]),
+        );
+        let Encoded::Write(rendering) = site.encoder().encode(&whole, &seated()) else { panic!() };
+        let entry = |part: &Part| serde_json::to_string(&r4::BatchEntry::put(&part.resource)).unwrap();
+        let bundle = r4::batch(&rendering.parts.iter().map(entry).collect::<Vec<_>>());
+        let bundle: serde_json::Value = serde_json::from_slice(&bundle).unwrap();
+        serde_json::to_string_pretty(&bundle).unwrap() + "\n"
+    });
     all
 }
 
