@@ -127,6 +127,9 @@ pub enum Phase {
     End,
     /// The line went away while it was on; the gateway closes it.
     EndConnectionLost,
+    /// A treatment began or ended while it was on: the gateway closes it for whoever it was raised for, and where it
+    /// stays on it is raised anew for whoever comes next.
+    EndTreatmentChanged,
     /// More than six edges in ten minutes: one record that counts them.
     Chattering {
         /// Edges counted.

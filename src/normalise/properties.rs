@@ -150,7 +150,7 @@ impl Onlooker {
                 let before = self.last_occurrence.insert(alarm.key(), occurrence);
                 assert!(before.is_none_or(|before| before < occurrence));
             }
-            Edge::End | Edge::EndConnectionLost => {
+            Edge::End | Edge::EndConnectionLost | Edge::EndTreatmentChanged => {
                 assert_eq!(self.open.remove(alarm.key()), Some(occurrence), "an end ends what was told of");
             }
             Edge::Chattering { edges } => assert!(edges > 0),

@@ -333,6 +333,7 @@ fn put_alarm(out: &mut Vec<u8>, edge: &AlarmEdge) {
             out.push(4);
             out.put_varint(u64::from(edges));
         }
+        Phase::EndTreatmentChanged => out.push(5),
     }
     out.put_varint(u64::from(edge.raw));
     out.put_varint(u64::from(edge.occurrence));
@@ -346,6 +347,7 @@ fn alarm(from: &mut Reader<'_>) -> Result<AlarmEdge, DecodeError> {
         2 => Phase::End,
         3 => Phase::EndConnectionLost,
         4 => Phase::Chattering { edges: from.number("edges")? },
+        5 => Phase::EndTreatmentChanged,
         other => return Err(DecodeError::Unknown("alarm phase", u32::from(other))),
     };
     Ok(AlarmEdge { alarm, phase, raw: from.number("raw code")?, occurrence: from.number("occurrence")? })

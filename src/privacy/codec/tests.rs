@@ -73,6 +73,7 @@ fn golden() -> Vec<(&'static str, Record)> {
         ("values-none-simulated", Record::assemble(simulated, None, Body::Values(Vec::new()))),
         ("alarm-start", record(Some(TREATMENT), alarm(Phase::Start))),
         ("alarm-chattering", record(None, alarm(Phase::Chattering { edges: 7 }))),
+        ("alarm-treatment-changed", record(Some(TREATMENT), alarm(Phase::EndTreatmentChanged))),
         ("treatment-started", record(Some(TREATMENT), Body::TreatmentStarted)),
         ("treatment-ended", record(Some(TREATMENT), Body::TreatmentEnded(EndReason::Rinse))),
         (
@@ -213,6 +214,7 @@ fn alarm_edges() -> impl Strategy<Value = AlarmEdge> {
         Just(Phase::Start),
         Just(Phase::End),
         Just(Phase::EndConnectionLost),
+        Just(Phase::EndTreatmentChanged),
         any::<u32>().prop_map(|edges| Phase::Chattering { edges }),
     ];
     (0..ALARMS.len(), phase, any::<(u32, u32)>()).prop_map(|(row, phase, (raw, occurrence))| AlarmEdge {

@@ -25,7 +25,9 @@ impl Scene<'_> {
         component.push(match edge.phase {
             Phase::Start => coded(codes::mdc(ALARM_STATE), worded("active")),
             Phase::End => coded(codes::mdc(ALARM_STATE), worded("inactive")),
-            Phase::EndConnectionLost | Phase::Chattering { .. } => unknown(codes::mdc(ALARM_STATE)),
+            Phase::EndConnectionLost | Phase::EndTreatmentChanged | Phase::Chattering { .. } => {
+                unknown(codes::mdc(ALARM_STATE))
+            }
         });
         component.extend(
             row.source
@@ -125,6 +127,9 @@ fn phase(own: &codes::Own, phase: Phase) -> CodeableConcept {
         Phase::Start => ("start", "start"),
         Phase::End => ("end", "end"),
         Phase::EndConnectionLost => ("end-connection-lost", "ended by the gateway: connection lost"),
+        Phase::EndTreatmentChanged => {
+            ("end-treatment-changed", "ended by the gateway: a treatment began or ended")
+        }
         Phase::Chattering { .. } => ("chattering", "more than six edges in ten minutes"),
     };
     CodeableConcept::from(own.code("alarm-phase", code)).text(text)

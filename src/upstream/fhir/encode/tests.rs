@@ -318,7 +318,13 @@ fn the_edges_of_one_alarm_share_an_identifier_and_say_no_priority() {
         occurrence: 17,
     };
     let encoder = Site::default().encoder();
-    let all = [Phase::Start, Phase::End, Phase::EndConnectionLost, Phase::Chattering { edges: 9 }];
+    let all = [
+        Phase::Start,
+        Phase::End,
+        Phase::EndConnectionLost,
+        Phase::EndTreatmentChanged,
+        Phase::Chattering { edges: 9 },
+    ];
     let mut occurrences: Vec<_> = (5..)
         .zip(all)
         .map(|(sequence, phase)| {
