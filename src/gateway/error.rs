@@ -48,31 +48,17 @@ impl GatewayError {
         match self {
             Self::StateDir { source, .. } => exit_of(source),
             Self::Keyring(refusal) => refusal.exit(),
-            Self::Spool(refusal) => spool_exit(refusal),
+            Self::Spool(refusal) => refusal.exit(),
             Self::Thread(_) => Exit::Fault,
             Self::Audit(refusal) => exit_of(&refusal.source),
             Self::Control(refusal) if refusal.is_permission() => Exit::NotPermitted,
             Self::Control(_) => Exit::NotReady,
             Self::Failed(failure) => match &failure.cause {
-                Cause::Spool(refusal) => spool_exit(refusal),
+                Cause::Spool(refusal) => refusal.exit(),
                 Cause::Keyring(refusal) => refusal.exit(),
                 Cause::Panicked | Cause::Unasked => Exit::Fault,
             },
         }
-    }
-}
-
-fn spool_exit(refusal: &SpoolError) -> Exit {
-    match refusal {
-        SpoolError::Busy(_) => Exit::NotReady,
-        SpoolError::Format { .. } => Exit::Refused,
-        SpoolError::Permission { .. } => Exit::NotPermitted,
-        SpoolError::Disk { .. } | SpoolError::Full { .. } => Exit::Disk,
-        SpoolError::Engine { .. }
-        | SpoolError::TooLarge(_)
-        | SpoolError::Key
-        | SpoolError::UnknownUpstream(_)
-        | SpoolError::Closed => Exit::Fault,
     }
 }
 

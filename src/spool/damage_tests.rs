@@ -1,8 +1,13 @@
 //! What a failing disk, a damaged file or a second process does to a spool.
 
+use crate::spool::frame::{Header, Opener};
+use crate::spool::scan::{Index, Tail};
 use crate::spool::store::{Options, SledSpool};
 use crate::spool::testing::{Keys, at, reading, record, record_of, treatment, upstream};
-use crate::spool::{BatchLimit, Lane, Sequence, Spool, SpoolError, Stored, Verdict};
+use crate::spool::verify::verify;
+use crate::spool::{
+    BatchLimit, Lane, Reason, RefusedPart, Retention, Sequence, Spool, SpoolError, Stored, Verdict,
+};
 use chairside_drivers::kit::time::Tick;
 use std::fs;
 use std::io;
@@ -282,4 +287,94 @@ fn a_destroyed_key_ends_its_records_and_no_others() {
     assert_eq!(leased, [1, 3]);
     let counts = spool.status().upstreams[0].1;
     assert_eq!((counts.erased, counts.lost, counts.waiting), (1, 0, 2));
+}
+
+#[test]
+fn a_refused_record_outlives_its_volume_as_a_sealed_letter() {
+    let home = Home::new();
+    let mut spool = home.open();
+    spool.append(&(1..=60).map(record).collect::<Vec<_>>()).unwrap();
+    spool.append(&[record(61)]).unwrap();
+    let reason = Reason { status: 422, issue: Some("value") };
+    let refused_parts = vec![RefusedPart { part: 2, reason }];
+    let delivered = |n: u64| (Sequence(n), Verdict::Delivered { refused_parts: Vec::new() });
+    let mut verdicts: Vec<_> = (1..=61).filter(|n| ![7, 9].contains(n)).map(delivered).collect();
+    verdicts.push((Sequence(9), Verdict::Refused(reason)));
+    verdicts.push((Sequence(7), Verdict::Delivered { refused_parts }));
+    spool.settle(&upstream("ehr"), &verdicts).unwrap();
+    let policy = Retention { keep_delivered: std::time::Duration::ZERO, max_bytes: u64::MAX };
+    assert_eq!(spool.prune(policy, at(0)).unwrap().records, 60);
+    let store = spool.store();
+    drop(spool);
+    let mut opener = Opener::new(&*home.keys);
+    let letters = Index::scan(&home.path().join("dead"), store, 7, 9, Tail::Ignore, &mut opener).unwrap();
+    let frames = letters.frames(&[Sequence(7), Sequence(8), Sequence(9)]).unwrap();
+    let records: Vec<_> =
+        frames.iter().map(|frame| Some(opener.open(frame.as_ref()?).unwrap().record)).collect();
+    assert_eq!(records, [Some(record(7)), None, Some(record(9))]);
+}
+
+#[test]
+fn without_a_letter_a_refusal_does_not_settle() {
+    let home = Home::new();
+    let mut spool = home.try_open(failing("sync dead letters", 0..1)).unwrap();
+    spool.append(&[record(1)]).unwrap();
+    let refused = [(Sequence(1), Verdict::Refused(Reason { status: 422, issue: None }))];
+    assert!(spool.settle(&upstream("ehr"), &refused).is_err());
+    assert_eq!(spool.status().upstreams[0].1.waiting, 1);
+    spool.settle(&upstream("ehr"), &refused).unwrap();
+    assert_eq!(spool.status().upstreams[0].1.refused, 1);
+}
+
+#[test]
+fn a_newer_format_is_refused_and_nothing_is_touched() {
+    let home = Home::filled();
+    let path = home.path().join("manifest");
+    let mut bytes = fs::read(&path).unwrap();
+    for slot in [0, bytes.len() / 2] {
+        let length = 20 + u32::from_be_bytes(bytes[slot + 16..slot + 20].try_into().unwrap()) as usize;
+        bytes[slot + 7] = 2;
+        let checksum = crc32fast::hash(&bytes[slot..slot + length]).to_be_bytes();
+        bytes[slot + length..slot + length + 4].copy_from_slice(&checksum);
+    }
+    fs::write(&path, &bytes).unwrap();
+    assert!(matches!(home.try_open(Options::new(u64::MAX)), Err(SpoolError::Format { found: 2, .. })));
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    assert!(matches!(verify(home.path(), &*home.keys), Err(SpoolError::Format { .. })));
+}
+
+#[test]
+fn a_check_of_a_stopped_spool_finds_what_is_missing_and_changes_nothing() {
+    let home = Home::filled();
+    let check = verify(home.path(), &*home.keys).unwrap();
+    assert!(check.holds() && check.closed);
+    assert_eq!((check.last, check.volumes.len()), (120, 3));
+    let path = home.volume(3).join("db");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() / 4]).unwrap();
+    let check = verify(home.path(), &*home.keys).unwrap();
+    assert!(!check.holds());
+    assert!(check.volumes[2].found < check.volumes[2].expected);
+    assert_eq!(fs::read(&path).unwrap(), whole[..whole.len() / 4]);
+    let _running = home.open();
+    assert!(matches!(verify(home.path(), &*home.keys), Err(SpoolError::Busy(_))));
+}
+
+#[test]
+fn every_start_seals_under_a_salt_of_its_own() {
+    let home = Home::new();
+    let mut salts = std::collections::HashSet::new();
+    for n in 1..=5 {
+        let mut spool = home.open();
+        spool.append(&[record(n)]).unwrap();
+        drop(spool);
+    }
+    for number in 1..=5 {
+        for path in crate::spool::volume::files(&home.volume(number)).unwrap() {
+            let bytes = fs::read(path).unwrap();
+            let headers = (0..bytes.len()).filter_map(|at| Header::read(&bytes[at..]).ok());
+            salts.extend(headers.map(|header| (header.salt, header.counter)));
+        }
+    }
+    assert_eq!(salts.len(), 5);
 }

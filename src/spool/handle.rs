@@ -245,24 +245,34 @@ fn hasten(due: &mut Pin<Box<Sleep>>, urgency: Urgency) {
     }
 }
 
-async fn commit(group: Vec<Append>, calls: &Calls, news: &watch::Sender<u64>) {
-    let mut records = Vec::new();
-    let mut waiting = Vec::with_capacity(group.len());
-    for append in group {
-        waiting.push((append.records.len(), append.answer));
-        records.extend(append.records);
-    }
-    let appended = calls.call(move |spool| spool.append(&records)).await;
-    if appended.as_ref().is_ok_and(|sequences| !sequences.is_empty()) {
+async fn commit(mut group: Vec<Append>, calls: &Calls, news: &watch::Sender<u64>) {
+    let counts: Vec<usize> = group.iter().map(|append| append.records.len()).collect();
+    let parts: Vec<Vec<Record>> =
+        group.iter_mut().map(|append| std::mem::take(&mut append.records)).collect();
+    let appended = calls.call(move |spool| Ok(append_together(spool, &parts))).await;
+    let answers = appended.unwrap_or_else(|error| vec![Err(error); counts.len()]);
+    let any = |answer: &Result<Vec<Sequence>, SpoolError>| answer.as_ref().is_ok_and(|all| !all.is_empty());
+    if answers.iter().any(any) {
         news.send_modify(|count| *count += 1);
     }
-    let mut sequences = appended.as_deref().unwrap_or_default().iter().copied();
-    for (count, answer) in waiting {
-        let answered = match &appended {
-            Ok(_) => Ok(sequences.by_ref().take(count).collect()),
-            Err(error) => Err(error.clone()),
-        };
-        let _ = answer.send(answered);
+    for (append, answer) in group.into_iter().zip(answers) {
+        let _ = append.answer.send(answer);
+    }
+}
+
+/// One commit for all, or one for each where a single record would cost the others theirs: an alarm still fits where a
+/// reading does not.
+fn append_together(spool: &mut dyn Spool, parts: &[Vec<Record>]) -> Vec<Result<Vec<Sequence>, SpoolError>> {
+    let together = parts.concat();
+    match spool.append(&together) {
+        Ok(sequences) => {
+            let mut sequences = sequences.into_iter();
+            parts.iter().map(|part| Ok(sequences.by_ref().take(part.len()).collect())).collect()
+        }
+        Err(SpoolError::Full { .. } | SpoolError::TooLarge(_) | SpoolError::Key) if parts.len() > 1 => {
+            parts.iter().map(|part| spool.append(part)).collect()
+        }
+        Err(error) => parts.iter().map(|_| Err(error.clone())).collect(),
     }
 }
 
@@ -320,8 +330,14 @@ mod tests {
     struct Watched {
         inner: MemorySpool,
         commits: Arc<Mutex<Vec<usize>>>,
-        fail: bool,
+        fail: Option<Fail>,
         in_lease: Option<(threads::Sender<()>, threads::Receiver<()>)>,
+    }
+
+    #[derive(Clone, Copy)]
+    enum Fail {
+        Disk,
+        FullForMany,
     }
 
     impl Spool for Watched {
@@ -329,10 +345,11 @@ mod tests {
             if !batch.is_empty() {
                 self.commits.lock().unwrap().push(batch.len());
             }
-            if self.fail {
-                return Err(SpoolError::Full { used: 2, max: 1 });
+            match self.fail {
+                Some(Fail::Disk) => Err(SpoolError::Engine { act: "append", why: "on purpose" }),
+                Some(Fail::FullForMany) if batch.len() > 1 => Err(SpoolError::Full { used: 2, max: 1 }),
+                _ => self.inner.append(batch),
             }
-            self.inner.append(batch)
         }
         fn lease(
             &mut self,
@@ -375,7 +392,7 @@ mod tests {
         }
     }
 
-    fn watched(fail: bool) -> (SpoolHandle, Arc<Mutex<Vec<usize>>>) {
+    fn watched(fail: Option<Fail>) -> (SpoolHandle, Arc<Mutex<Vec<usize>>>) {
         let commits = Arc::new(Mutex::new(Vec::new()));
         let inner = MemorySpool::new(StoreId([7; 16]), &[upstream("ehr")]);
         let (handle, _thread) =
@@ -387,7 +404,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn routine_records_of_a_second_share_one_commit() {
-        let (spool, commits) = watched(false);
+        let (spool, commits) = watched(None);
         let clock = SystemClock::new(at(0));
         let started = clock.tick();
         let appends: Vec<_> = (0..5)
@@ -408,7 +425,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_alarm_takes_waiting_readings_along_within_50_ms() {
-        let (spool, commits) = watched(false);
+        let (spool, commits) = watched(None);
         let clock = SystemClock::new(at(0));
         let started = clock.tick();
         let reading = spool.append(vec![record(1)], Urgency::Routine);
@@ -421,18 +438,28 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_failed_commit_answers_everybody_who_waited_for_it() {
-        let (spool, commits) = watched(true);
+        let (spool, commits) = watched(Some(Fail::Disk));
         let one = spool.append(vec![record(1)], Urgency::Routine);
         let two = spool.append(vec![record(2)], Urgency::Now);
         let (one, two) = tokio::join!(one, two);
-        assert!(matches!(one, Err(SpoolError::Full { .. })));
-        assert!(matches!(two, Err(SpoolError::Full { .. })));
+        assert!(matches!(one, Err(SpoolError::Engine { .. })));
+        assert!(matches!(two, Err(SpoolError::Engine { .. })));
         assert_eq!(*commits.lock().unwrap(), [2]);
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_alarm_that_fits_is_not_refused_for_the_readings_beside_it() {
+        let (spool, _) = watched(Some(Fail::FullForMany));
+        let readings = spool.append(vec![record(1), record(2)], Urgency::Routine);
+        let alarm = spool.append(vec![record(3)], Urgency::Prompt);
+        let (readings, alarm) = tokio::join!(readings, alarm);
+        assert!(matches!(readings, Err(SpoolError::Full { .. })));
+        assert_eq!(alarm.unwrap(), [Sequence(1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn forwarders_are_woken_by_a_commit_and_by_a_release() {
-        let (spool, _) = watched(false);
+        let (spool, _) = watched(None);
         let mut news = spool.subscribe();
         spool.append(vec![record(1)], Urgency::Now).await.unwrap();
         news.changed().await.unwrap();
@@ -447,7 +474,7 @@ mod tests {
         let watched = Watched {
             inner: MemorySpool::new(StoreId([7; 16]), &[upstream("ehr")]),
             commits: Arc::default(),
-            fail: false,
+            fail: None,
             in_lease: Some((entered, may_go_on)),
         };
         let (spool, _thread) = start(watched).unwrap();

@@ -24,6 +24,7 @@ pub(crate) mod testing;
 pub mod verify;
 mod volume;
 
+use crate::exit::Exit;
 use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
 use crate::privacy::record::{Record, TreatmentId};
@@ -242,6 +243,22 @@ pub enum SpoolError {
     /// The spool's thread is gone.
     #[error("the spool is closed")]
     Closed,
+}
+
+impl SpoolError {
+    /// How the program ends because of it.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Busy(_) => Exit::NotReady,
+            Self::Format { .. } => Exit::Refused,
+            Self::Permission { .. } => Exit::NotPermitted,
+            Self::Disk { .. } | Self::Full { .. } => Exit::Disk,
+            Self::Engine { .. } | Self::TooLarge(_) | Self::Key | Self::UnknownUpstream(_) | Self::Closed => {
+                Exit::Fault
+            }
+        }
+    }
 }
 
 /// The spool. Synchronous on purpose: one thread owns it, and a test can drive it step by step.

@@ -29,6 +29,8 @@ pub(crate) struct Settlement {
     configured: BTreeSet<UpstreamName>,
     /// Upstreams whose settlements were lost.
     forgotten: BTreeSet<UpstreamName>,
+    /// Upstreams whose start and counts the database does not have yet.
+    unwritten: BTreeSet<UpstreamName>,
     releases: u64,
     /// Treatments released while something was leased, with the count of releases then.
     released: BTreeMap<TreatmentId, u64>,
@@ -52,6 +54,7 @@ impl Settlement {
             ledgers: BTreeMap::new(),
             configured: configured.iter().cloned().collect(),
             forgotten: BTreeSet::new(),
+            unwritten: BTreeSet::new(),
             releases: 0,
             released: BTreeMap::new(),
         };
@@ -82,6 +85,8 @@ impl Settlement {
         for name in configured {
             settlement.ledgers.entry(name.clone()).or_insert_with(|| Ledger::new(last + 1, last));
         }
+        // The summary also says who is configured, and that may just have changed.
+        settlement.unwritten = settlement.ledgers.keys().cloned().collect();
         settlement.write()?;
         Ok(settlement)
     }
@@ -212,14 +217,17 @@ impl Settlement {
         let Err(error) = self.write_changes() else { return Ok(()) };
         tracing::warn!(%error, "the settlement store cannot be written, it is made anew");
         self.start_over()?;
-        self.ledgers.values_mut().for_each(Ledger::change_all);
-        self.write_changes()
+        self.write_everything()
     }
 
     fn write_changes(&mut self) -> Result<(), SpoolError> {
         let (mut rows, mut gone) = (Vec::new(), Vec::new());
         for (name, ledger) in &mut self.ledgers {
-            for (number, chunk) in ledger.take_changes() {
+            let changes = ledger.take_changes();
+            if changes.is_empty() && !self.unwritten.remove(name) {
+                continue;
+            }
+            for (number, chunk) in changes {
                 let key = chunk_key(name, number);
                 match chunk {
                     Some(bytes) => rows.push((key, with_checksum(&bytes))),
@@ -229,7 +237,17 @@ impl Settlement {
             let summary = [&[u8::from(self.configured.contains(name))], ledger.summary().as_slice()].concat();
             rows.push((summary_key(name), with_checksum(&summary)));
         }
+        if rows.is_empty() {
+            return Ok(());
+        }
         self.database.as_mut().map_or(Ok(()), |database| database.write(rows, gone))
+    }
+
+    /// The database is new: all of every ledger has to be written.
+    fn write_everything(&mut self) -> Result<(), SpoolError> {
+        self.unwritten = self.ledgers.keys().cloned().collect();
+        self.ledgers.values_mut().for_each(Ledger::change_all);
+        self.write_changes()
     }
 
     /// Makes what was written survive a power cut.
@@ -241,8 +259,7 @@ impl Settlement {
         };
         tracing::warn!(%error, "the settlement store cannot be synced, it is made anew");
         self.start_over()?;
-        self.ledgers.values_mut().for_each(Ledger::change_all);
-        self.write_changes()?;
+        self.write_everything()?;
         self.database.as_mut().map_or(Ok(()), |database| database.sync(act))
     }
 

@@ -1,12 +1,16 @@
 //! Holds the spool of a stopped gateway against its manifest, and changes nothing.
 
 use crate::privacy::keyring::DataKeys;
-use crate::spool::SpoolError;
+use crate::spool::disk::{Disk, refusal, used};
 use crate::spool::frame::Opener;
 use crate::spool::lock::Lock;
-use crate::spool::manifest::{Found, read};
+use crate::spool::manifest::{Found, VolumeEntry, read};
 use crate::spool::opening::volume_folders;
 use crate::spool::scan::{Index, Tail};
+use crate::spool::settlement::Settlement;
+use crate::spool::volume::files;
+use crate::spool::{SetAside, SpoolError, SpoolStatus};
+use std::fs;
 use std::path::Path;
 
 /// What was found.
@@ -45,6 +49,57 @@ impl Verification {
     pub fn holds(&self) -> bool {
         self.manifest && self.volumes.iter().all(|volume| volume.found >= volume.expected)
     }
+}
+
+/// What the spool of a stopped gateway holds. Records are counted by the manifest, not looked at; the capture times of the
+/// oldest ones are not known.
+///
+/// # Errors
+/// `Busy` while a gateway runs, `Format`, `Permission`, `Disk`, and `Engine` without a manifest.
+pub fn inspect(home: &Path) -> Result<SpoolStatus, SpoolError> {
+    let act = "look at the spool";
+    let _lock = Lock::take(home)?;
+    let contents = match read(home)? {
+        Found::Manifest(contents, _) => contents,
+        Found::Nothing if volume_folders(home)?.is_empty() => return Ok(SpoolStatus::default()),
+        Found::Nothing | Found::Damaged => {
+            return Err(SpoolError::Engine {
+                act,
+                why: "the manifest is lost; the next start makes it anew",
+            });
+        }
+    };
+    // Opening a database writes to it, so a copy is opened.
+    let copy = tempfile::tempdir().map_err(|source| refusal(act, source))?;
+    copy_files(home, copy.path()).map_err(|source| refusal(act, source))?;
+    let names: Vec<_> = contents.upstreams.iter().map(|entry| entry.name.clone()).collect();
+    let disk = Disk::default();
+    let settlement = Settlement::open(copy.path(), &disk, &contents.upstreams, &names, contents.last)?;
+    let set_aside = contents.volumes.iter().filter_map(|volume| {
+        Some(SetAside { volume: volume.folder(), expected: volume.records(), found: volume.set_aside? })
+    });
+    let held = |volume: &VolumeEntry| volume.set_aside.unwrap_or_else(|| volume.records());
+    Ok(SpoolStatus {
+        last: contents.last,
+        records: contents.volumes.iter().map(held).sum(),
+        bytes: used(home),
+        volumes: u32::try_from(contents.volumes.len()).unwrap_or(u32::MAX),
+        set_aside: set_aside.collect(),
+        upstreams: settlement.ledgers().map(|(name, ledger)| (name.clone(), ledger.counts())).collect(),
+    })
+}
+
+fn copy_files(home: &Path, copy: &Path) -> std::io::Result<()> {
+    let store = home.join("settlement");
+    if !store.is_dir() {
+        return Ok(());
+    }
+    for path in files(&store)? {
+        let target = copy.join(path.strip_prefix(home).unwrap_or(&path));
+        target.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::copy(&path, &target)?;
+    }
+    Ok(())
 }
 
 /// Authenticates every frame of the spool in this folder.
