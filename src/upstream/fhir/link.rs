@@ -75,15 +75,23 @@ impl Link {
             });
         }
         let (now, tick) = (self.clock.now().0, self.clock.tick());
+        self.open.take_if(|open| now > open.valid_until);
         if let Some(open) = &self.open
             && tick.since(open.read_at) < REREAD_FILES
         {
-            if now <= open.valid_until {
+            return Ok(open.client.clone());
+        }
+        let tls = match (tls::client(&self.settings, &self.clock), &mut self.open) {
+            (Ok(tls), _) => tls,
+            // Somebody may be in the middle of renewing the files; what we have is still good.
+            (Err(trouble), Some(open)) => {
+                let upstream = &self.settings.name;
+                tracing::warn!(%upstream, code = trouble.code, "{trouble}; going on with what was read before");
+                open.read_at = tick;
                 return Ok(open.client.clone());
             }
-            self.open = None;
-        }
-        let tls = tls::client(&self.settings, &self.clock)?;
+            (Err(trouble), None) => return Err(trouble),
+        };
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls.config)
             .https_only(true)

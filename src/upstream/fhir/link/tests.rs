@@ -2,7 +2,7 @@
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::settings::{KeySource, MinTls};
-use crate::model::time::Timestamp;
+use crate::model::time::{ClockTrust, Timestamp};
 use crate::privacy::record::Body;
 use crate::sim::pki::{Authority, Files, Role, Validity};
 use crate::sim::receiver::Receiver;
@@ -10,6 +10,7 @@ use crate::spool::{Stored, Verdict};
 use crate::upstream::fhir::client::FhirUpstream;
 use crate::upstream::fhir::testing::{Bindings, Site, TREATMENT, number, stored};
 use crate::upstream::{Delivery, Next, Upstream};
+use chairside_drivers::kit::time::Tick;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -53,10 +54,14 @@ impl Clinic {
     }
 
     fn upstream(&self, url: &str) -> FhirUpstream {
+        self.upstream_at(url, clock())
+    }
+
+    fn upstream_at(&self, url: &str, clock: Arc<dyn Clock>) -> FhirUpstream {
         let mut fhir = self.site.fhir.clone();
         fhir.url = url.to_owned();
         let bindings = Arc::new(Bindings::of(TREATMENT, "p-1"));
-        FhirUpstream::new(&self.site.gateway, &self.site.upstream, &fhir, bindings, clock())
+        FhirUpstream::new(&self.site.gateway, &self.site.upstream, &fhir, bindings, clock)
     }
 
     /// Our certificate as another authority would have made it.
@@ -426,4 +431,50 @@ async fn a_certificate_put_right_is_taken_up_without_a_restart() {
     assert_eq!(paused(&upstream.deliver(&[reading()]).await), "own_certificate_unusable");
     std::fs::copy(&clinic.client.certificate, &here).unwrap();
     assert_eq!(upstream.deliver(&[reading()]).await.next, Next::Continue);
+}
+
+/// The true time, and a while added to it.
+#[derive(Debug)]
+struct Ahead(AtomicUsize);
+
+impl Ahead {
+    fn by(&self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.0.load(Ordering::SeqCst) as u64)
+    }
+}
+
+impl Clock for Ahead {
+    fn tick(&self) -> Tick {
+        Tick::ZERO.after(self.by())
+    }
+    fn now(&self) -> (Timestamp, ClockTrust) {
+        (clock().now().0.after(self.by()), ClockTrust::Trusted)
+    }
+}
+
+#[tokio::test]
+async fn files_missing_for_a_moment_do_no_harm_while_our_certificate_holds_and_stop_us_once_it_does_not() {
+    let clinic = Clinic::new();
+    let receiver = Receiver::start(&clinic.server, &clinic.ca_file).await.unwrap();
+    let ahead = Arc::new(Ahead(AtomicUsize::new(0)));
+    let mut upstream = clinic.upstream_at(&receiver.url(), ahead.clone());
+    assert_eq!(upstream.deliver(&[reading()]).await.next, Next::Continue);
+    std::fs::remove_file(&clinic.client.certificate).unwrap();
+    ahead.0.store(2 * 3600, Ordering::SeqCst);
+    assert_eq!(upstream.deliver(&[reading()]).await.next, Next::Continue);
+    ahead.0.store(48 * 3600, Ordering::SeqCst);
+    assert_eq!(paused(&upstream.deliver(&[reading()]).await), "own_certificate_unusable");
+}
+
+#[tokio::test]
+async fn a_certificate_that_expires_while_we_run_stops_us_before_the_next_byte() {
+    let clinic = Clinic::new();
+    let server = Server::start(&clinic.server, None, &TLS13, http("503 Busy", "", "")).await;
+    let ahead = Arc::new(Ahead(AtomicUsize::new(0)));
+    let mut upstream = clinic.upstream_at(&server.url(), ahead.clone());
+    assert_eq!(waits(&upstream.deliver(&[reading()]).await), "busy");
+    let before = server.seen();
+    ahead.0.store(48 * 3600, Ordering::SeqCst);
+    assert_eq!(paused(&upstream.deliver(&[reading()]).await), "own_certificate_expired");
+    assert_eq!(server.seen(), before);
 }
