@@ -47,10 +47,11 @@ impl Home {
             let number = number + 1;
             write!(
                 text,
-                "\n[[chair]]\nname = \"chair-{number}\"\nmachine = \"asset-{number}\"\ndriver = \"kpoll/nikkiso_dbb27c\"\n\
-                 port = \"{}\"\nevery = \"{}\"\nmap = \"nikkiso_dbb27c.toml\"\n",
+                "\n[[chair]]\nname = \"chair-{number}\"\nmachine = \"asset-{number}\"\ndriver = \"kpoll/{model}\"\n\
+                 port = \"{}\"\nevery = \"{}\"\nmap = \"{model}.toml\"\n",
                 machine.port.display(),
-                wishes.every
+                wishes.every,
+                model = machine.model
             )
             .unwrap();
         }
@@ -71,7 +72,10 @@ impl Home {
         let devices = home.dir.path().join("devices");
         std::fs::create_dir(&devices).unwrap();
         let maps = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/devices");
-        std::fs::copy(maps.join("nikkiso_dbb27c.toml"), devices.join("nikkiso_dbb27c.toml")).unwrap();
+        for map in std::fs::read_dir(maps).unwrap() {
+            let map = map.unwrap();
+            std::fs::copy(map.path(), devices.join(map.file_name())).unwrap();
+        }
         home
     }
 
@@ -112,7 +116,7 @@ impl Home {
     /// Asks for the status page until it is as wanted: what a line told may take a commit to reach the board.
     pub(crate) fn until_page(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         let mut page = String::new();
-        for _ in 0..400 {
+        for _ in 0..5000 {
             page = self.ask(&["status"], "").1;
             if wanted(&page) {
                 return page;

@@ -26,17 +26,30 @@ pub(crate) struct Screen {
     pub(crate) counts: Option<u32>,
     /// It does not answer.
     pub(crate) mute: bool,
+    /// It is another model, which answers with this body and this format digit.
+    pub(crate) other: Option<(char, String)>,
 }
 
 impl Default for Screen {
     fn default() -> Self {
-        Self { in_treatment: true, elapsed_min: 54, venous: 170, pressure: None, counts: None, mute: false }
+        Self {
+            in_treatment: true,
+            elapsed_min: 54,
+            venous: 170,
+            pressure: None,
+            counts: None,
+            mute: false,
+            other: None,
+        }
     }
 }
 
 impl Screen {
     /// One answer, with its length and its check.
     pub(crate) fn frame(&self) -> Vec<u8> {
+        if let Some((format, body)) = &self.other {
+            return framed(*format, body);
+        }
         let mut body = PUBLIC_BODY
             .replace("K00054", &format!("K{:05}", self.elapsed_min))
             .replace("H 0170", &format!("H {:04}", self.venous))
@@ -51,22 +64,32 @@ impl Screen {
                 .replace("U0000/", &format!("U{diastolic:05}"))
                 .replace("V0000/", &format!("V{pulse:05}"));
         }
-        let mut frame = format!("K2{:03}{body}", body.len());
-        let check = frame.bytes().fold(0_u8, u8::wrapping_add);
-        frame.push_str(&format!("{check:02x}\r\n"));
-        frame.into_bytes()
+        framed('2', &body)
     }
+}
+
+fn framed(format: char, body: &str) -> Vec<u8> {
+    let mut frame = format!("K{format}{:03}{body}", body.len());
+    let check = frame.bytes().fold(0_u8, u8::wrapping_add);
+    frame.push_str(&format!("{check:02x}\r\n"));
+    frame.into_bytes()
 }
 
 /// The machine; dropping it pulls the cable.
 pub(crate) struct Machine {
     pub(crate) port: PathBuf,
+    pub(crate) model: &'static str,
     screen: Arc<Mutex<Screen>>,
     _cable: mpsc::Sender<()>,
 }
 
 impl Machine {
     pub(crate) fn start(screen: Screen) -> Self {
+        Self::of_model("nikkiso_dbb27c", screen)
+    }
+
+    /// A machine of this K-poll model.
+    pub(crate) fn of_model(model: &'static str, screen: Screen) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -80,7 +103,7 @@ impl Machine {
         let (cable, pulled) = mpsc::channel();
         let shown = Arc::clone(&screen);
         std::thread::spawn(move || answer(&master, &shown, &pulled));
-        Self { port, screen, _cable: cable }
+        Self { port, model, screen, _cable: cable }
     }
 
     /// Changes what the machine shows.
