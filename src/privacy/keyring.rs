@@ -1,6 +1,7 @@
 //! The key hierarchy: root -> key-encryption key -> data keys, lookup key and pseudonym keys, in one sealed file.
 //!
-//! Whatever changes is on the device before the call returns, or the call fails and the old state stays in force.
+//! Whatever changes is on the device before the call returns, or the call fails and the old state stays in force. Only
+//! where the device itself cannot say which of the two it holds, nothing more is changed or sealed until a new start.
 
 mod file;
 pub(super) mod state;
@@ -20,7 +21,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Which data key seals a frame: one per treatment, and one for facility data.
@@ -138,6 +139,18 @@ pub enum KeyringError {
         #[source]
         source: std::io::Error,
     },
+    /// The file was replaced, and nobody can say whether that would survive a loss of power.
+    #[error(
+        "the keyring at {path} was replaced and may still fall back to what it was if the power fails; nothing more \
+         is changed or sealed under it; look at the disk and start the program again, then repeat what was done last"
+    )]
+    Unsure {
+        /// Where.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// No randomness, or a cipher refused.
     #[error("draw or seal keys: the cryptography module refused")]
     Cryptography,
@@ -151,7 +164,7 @@ impl KeyringError {
             Self::Root(why) => why.exit(),
             Self::WrongRoot(_) | Self::Damaged(_) | Self::Format { .. } | Self::Missing(_) => Exit::Refused,
             Self::Busy(_) => Exit::NotReady,
-            Self::Io { source, .. } => key_source::exit_of(source),
+            Self::Io { source, .. } | Self::Unsure { source, .. } => key_source::exit_of(source),
             Self::ReadOnly | Self::Cryptography => Exit::Fault,
         }
     }
@@ -186,6 +199,8 @@ pub struct Keyring {
     current: RwLock<Arc<State>>,
     /// Held over every change, so that changes follow each other.
     home: Mutex<Home>,
+    /// Why it may not be durable, once that has happened.
+    unsure: OnceLock<ErrorKind>,
     opened: Opened,
 }
 
@@ -194,6 +209,8 @@ enum Home {
     Disk {
         path: PathBuf,
         kek: Kek,
+        /// Makes the file's name durable.
+        sync: fn(&Path) -> std::io::Result<()>,
         /// The lock goes with it.
         _held: File,
     },
@@ -229,11 +246,13 @@ impl Keyring {
                 let (root, root_created) =
                     key_source::root_key(root, Lock::IsNew).map_err(KeyringError::Root)?;
                 let (kek, state) = (Kek::new(&root, 1)?, State::new()?);
-                write(&path, &kek.seal(&state)?)?;
+                replace(&path, &kek.seal(&state)?)?;
+                key_source::sync_folder_of(&path).map_err(io("write the keyring", &path))?;
                 (kek, state, Opened { keyring_created: true, root_created })
             }
         };
-        Ok(Self::with(Home::Disk { path, kek, _held: held }, state, opened))
+        let home = Home::Disk { path, kek, sync: key_source::sync_folder_of, _held: held };
+        Ok(Self::with(home, state, opened))
     }
 
     /// Opens it beside a running daemon, for reading: every change is refused.
@@ -259,7 +278,8 @@ impl Keyring {
     }
 
     fn with(home: Home, state: State, opened: Opened) -> Self {
-        Self { current: RwLock::new(Arc::new(state)), home: Mutex::new(home), opened }
+        let (current, home) = (RwLock::new(Arc::new(state)), Mutex::new(home));
+        Self { current, home, unsure: OnceLock::new(), opened }
     }
 
     /// How it came to be open.
@@ -284,14 +304,16 @@ impl Keyring {
     /// [`KeyringError`]; the old key stays in force.
     pub fn rotate(&self, root: &KeySource) -> Result<u32, KeyringError> {
         let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
-        let Home::Disk { path, kek, .. } = &mut *home else { return Err(KeyringError::ReadOnly) };
+        let Home::Disk { path, kek, sync, .. } = &mut *home else { return Err(KeyringError::ReadOnly) };
+        self.ensure_sure(path)?;
         let (root, _) = key_source::root_key(root, Lock::Exists).map_err(KeyringError::Root)?;
         // The root key has to be the one the next start will find good.
         let bytes = read(path)?.ok_or_else(|| KeyringError::Missing(path.clone()))?;
         file::open(&bytes, &root, path)?;
         let new = Kek::new(&root, kek.version().saturating_add(1))?;
-        write(path, &new.seal(&self.state())?)?;
+        replace(path, &new.seal(&self.state())?)?;
         *kek = new;
+        self.settle(path, *sync)?;
         Ok(kek.version())
     }
 
@@ -344,7 +366,8 @@ impl Keyring {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Makes a change durable, then puts it in force. Where it fails, nothing has changed.
+    /// Makes a change durable, then puts it in force. Where it fails, nothing has changed; only after
+    /// [`KeyringError::Unsure`] what the file says now is in force, and it is the last change before a new start.
     pub(super) fn change<T, E: From<KeyringError>>(
         &self,
         change: impl FnOnce(&mut State) -> Result<T, E>,
@@ -357,12 +380,31 @@ impl Keyring {
             return Ok(value);
         }
         match &*home {
-            Home::Disk { path, kek, .. } => write(path, &kek.seal(&new).map_err(KeyringError::from)?)?,
+            Home::Disk { path, kek, sync, .. } => {
+                self.ensure_sure(path)?;
+                replace(path, &kek.seal(&new).map_err(KeyringError::from)?)?;
+                self.put(new);
+                self.settle(path, *sync)?;
+            }
             Home::ReadOnly { .. } => return Err(KeyringError::ReadOnly.into()),
-            Home::Memory => {}
+            Home::Memory => self.put(new),
         }
-        self.put(new);
         Ok(value)
+    }
+
+    fn ensure_sure(&self, path: &Path) -> Result<(), KeyringError> {
+        match self.unsure.get() {
+            Some(kind) => Err(KeyringError::Unsure { path: path.to_owned(), source: (*kind).into() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the replaced file's name durable. Where that fails nobody can say which file a loss of power would leave.
+    fn settle(&self, path: &Path, sync: fn(&Path) -> std::io::Result<()>) -> Result<(), KeyringError> {
+        sync(path).map_err(|source| {
+            self.unsure.get_or_init(|| source.kind());
+            KeyringError::Unsure { path: path.to_owned(), source }
+        })
     }
 
     fn put(&self, state: State) {
@@ -372,6 +414,10 @@ impl Keyring {
 
 impl DataKeys for Keyring {
     fn seal_key(&self, id: KeyId) -> Result<DataKey, KeyError> {
+        // A frame whose key may be gone after a loss of power could never be read.
+        if let Some(kind) = self.unsure.get() {
+            return Err(KeyError::Write((*kind).into()));
+        }
         // A treatment's key is drawn, and durable, before the treatment's id is known to anyone.
         self.open_key(id).ok_or(KeyError::Destroyed)
     }
@@ -414,13 +460,13 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, KeyringError> {
     }
 }
 
-/// Replaces the file in one step: whoever reads it after a crash finds the old one or the new one.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), KeyringError> {
+/// Replaces the file in one step: whoever reads it after a crash finds the old one or the new one. Which of them is certain
+/// only once its folder is synced.
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), KeyringError> {
     let draft = path.with_added_extension("new");
     key_source::remove_if_there(&draft)
         .and_then(|()| key_source::write_new(&draft, bytes))
         .and_then(|()| std::fs::rename(&draft, path))
-        .and_then(|()| key_source::sync_folder_of(path))
         .map_err(io("write the keyring", path))
 }
 

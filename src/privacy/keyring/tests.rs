@@ -183,3 +183,30 @@ fn a_state_directory_that_is_not_there_is_named() {
     assert_eq!(why.exit(), Exit::Disk);
     assert!(why.to_string().contains("gone"), "{why}");
 }
+
+#[test]
+fn after_a_rename_that_may_not_be_durable_nothing_more_is_written_or_sealed_until_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let keyring = open(folder.path());
+    if let Home::Disk { sync, .. } = &mut *keyring.home.lock().unwrap() {
+        *sync = |_| Err(ErrorKind::Other.into());
+    }
+    let why = keyring.ensure_recipients([&upstream("ehr")]).unwrap_err();
+    assert!(matches!(why, KeyringError::Unsure { .. }), "{why}");
+    assert_eq!(why.exit(), Exit::Disk);
+    let shown = keyring.state();
+    assert!(shown.recipients.contains_key(&upstream("ehr")), "what the file says is in force");
+
+    if let Home::Disk { sync, .. } = &mut *keyring.home.lock().unwrap() {
+        *sync = key_source::sync_folder_of;
+    }
+    let why = keyring.ensure_recipients([&upstream("warehouse")]).unwrap_err();
+    assert!(matches!(why, KeyringError::Unsure { .. }), "{why}");
+    assert!(keyring.rotate(&root(folder.path())).is_err());
+    assert!(matches!(keyring.seal_key(KeyId::FACILITY), Err(KeyError::Write(_))));
+    assert!(keyring.open_key(KeyId::FACILITY).is_some());
+    drop(keyring);
+    let keyring = open(folder.path());
+    assert!(*keyring.state() == *shown);
+    assert!(keyring.seal_key(KeyId::FACILITY).is_ok());
+}
