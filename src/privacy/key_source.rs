@@ -69,6 +69,15 @@ pub enum KeySourceError {
         #[source]
         source: std::io::Error,
     },
+    /// A second name of the root key that cannot be removed.
+    #[error("remove {path}, a second name of the root key that a crash left; remove it by hand")]
+    SecondName {
+        /// Which one.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// No randomness.
     #[error("draw a root key: the operating system gives no randomness")]
     Random,
@@ -83,7 +92,9 @@ impl KeySourceError {
             Self::CredentialName(_) | Self::NotAFile(_) | Self::Length { .. } | Self::TooLong(_) => {
                 Exit::Refused
             }
-            Self::Read { source, .. } | Self::Create { source, .. } => exit_of(source),
+            Self::Read { source, .. } | Self::Create { source, .. } | Self::SecondName { source, .. } => {
+                exit_of(source)
+            }
             Self::Random => Exit::Fault,
         }
     }
@@ -130,8 +141,29 @@ pub(super) fn root_key(source: &KeySource, lock: Lock) -> Result<(Secret, bool),
         Err(KeySourceError::Missing { .. }) if may_create && lock == Lock::IsNew => {
             create(&path).map(|root| (root, true))
         }
-        bytes => exact(&bytes?, path).map(|root| (root, false)),
+        bytes => {
+            let bytes = bytes?;
+            if matches!(access, Access::OursAlone) {
+                remove_second_name(&path)?;
+            }
+            exact(&bytes, path).map(|root| (root, false))
+        }
     }
+}
+
+/// Removes the draft that a crash left while the key was made. It is the very same file under another name; any other
+/// file of that name is somebody's, and stays.
+fn remove_second_name(path: &Path) -> Result<(), KeySourceError> {
+    let draft = draft_of(path);
+    let (Ok(key), Ok(other)) = (std::fs::metadata(path), std::fs::symlink_metadata(&draft)) else {
+        return Ok(());
+    };
+    if (key.dev(), key.ino()) != (other.dev(), other.ino()) {
+        return Ok(());
+    }
+    remove_if_there(&draft)
+        .and_then(|()| sync_folder_of(path))
+        .map_err(|source| KeySourceError::SecondName { path: draft, source })
 }
 
 #[derive(Clone, Copy)]
@@ -189,16 +221,20 @@ fn exact(bytes: &[u8], path: PathBuf) -> Result<Secret, KeySourceError> {
 /// Written under another name and linked into place, so that a crash leaves no half key.
 fn create(path: &Path) -> Result<Secret, KeySourceError> {
     let root = Secret::random().map_err(|Refused| KeySourceError::Random)?;
-    let draft = path.with_added_extension("new");
+    let draft = draft_of(path);
     let made = remove_if_there(&draft)
         .and_then(|()| write_new(&draft, root.as_bytes()))
         .and_then(|()| std::fs::hard_link(&draft, path))
-        .and_then(|()| std::fs::remove_file(&draft))
+        .and_then(|()| remove_if_there(&draft))
         .and_then(|()| sync_folder_of(path));
     match made {
         Ok(()) => Ok(root),
         Err(source) => Err(KeySourceError::Create { path: path.to_owned(), source }),
     }
+}
+
+fn draft_of(path: &Path) -> PathBuf {
+    path.with_added_extension("new")
 }
 
 /// A new file of mode 0600 that is on the device when this returns.
@@ -241,6 +277,19 @@ mod tests {
         let (found, fresh) = root_key(&file(path, true), Lock::Exists).unwrap();
         assert!(!fresh);
         assert!(found == made);
+    }
+
+    #[test]
+    fn a_second_name_of_the_root_key_that_a_crash_left_is_removed_and_any_other_file_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, draft) = (folder.path().join("root.key"), folder.path().join("root.key.new"));
+        root_key(&file(path.clone(), true), Lock::IsNew).unwrap();
+        std::fs::hard_link(&path, &draft).unwrap();
+        root_key(&file(path.clone(), true), Lock::Exists).unwrap();
+        assert!(path.exists() && !draft.exists());
+        std::fs::write(&draft, b"the next root key, made ready by hand").unwrap();
+        root_key(&file(path, true), Lock::Exists).unwrap();
+        assert!(draft.exists());
     }
 
     #[test]
