@@ -54,8 +54,8 @@ pub(super) struct Sealing {
     steps: Option<StepWatch>,
     /// Up to when this chair's polls are accounted for, told or not.
     accounted: Option<Timestamp>,
-    /// The elapsed time last handed to the seats, and when.
-    progress: Option<(Decimal, Tick)>,
+    /// The elapsed time last handed to the seats, where the machine shows one, and when.
+    progress: Option<(Option<Decimal>, Tick)>,
     /// Since when the machine is silent, until its alarms were closed for it.
     silent: Option<Tick>,
     records: Vec<Record>,
@@ -66,7 +66,9 @@ pub(super) struct Sealing {
 
 impl Sealing {
     pub(super) fn new(shared: Arc<Shared>, chair: ChairSettings) -> Self {
-        let resume = shared.seats.running(&chair.name).map(|running| Resume {
+        // On another machine nothing can go on; the treatment is ended before the first poll.
+        let before = shared.seats.running(&chair.name).filter(|running| running.machine == chair.machine);
+        let resume = before.map(|running| Resume {
             started: running.started,
             elapsed: running.progress.map(|(_, elapsed)| elapsed),
             at: running.progress.map_or(running.started, |(at, _)| at),
@@ -94,6 +96,7 @@ impl Sealing {
         tried: oneshot::Sender<()>,
         pulse: Pulse,
     ) -> Result<(), Cause> {
+        self.end_on_other_machine().await?;
         self.tell_downtime();
         self.write().await?;
         let mut tried = Some(tried);
@@ -128,6 +131,31 @@ impl Sealing {
         self.write().await
     }
 
+    /// The chair was given another machine while the gateway was down: whatever ran on the one before is not what this
+    /// one shows, however well the elapsed times may agree.
+    async fn end_on_other_machine(&mut self) -> Result<(), Cause> {
+        let running = self.shared.seats.running(&self.chair.name);
+        let Some(before) = running.filter(|running| running.machine != self.chair.machine) else {
+            return Ok(());
+        };
+        tracing::warn!(
+            chair = self.chair.name.as_str(),
+            before = before.machine.as_str(),
+            machine = self.chair.machine.as_str(),
+            "the chair has another machine; the treatment of the one before is ended"
+        );
+        let (chair, moment) = (self.chair.name.clone(), self.moment());
+        self.seats(move |seats| seats.treatment_ended(&chair, moment.at)).await?;
+        let origin = Origin { machine: before.machine, ..self.origin(moment, None) };
+        self.records.push(Record::event(
+            origin,
+            Some(before.id),
+            Event::TreatmentEnded(EndReason::LostTrack),
+        ));
+        self.urgency = self.urgency.max(Urgency::Prompt);
+        Ok(())
+    }
+
     /// What was missed since the run before.
     fn tell_downtime(&mut self) {
         let (now, trust) = self.shared.clock.now();
@@ -160,6 +188,7 @@ impl Sealing {
         self.silent = None;
         let origin = self.origin(moment, Some(slot));
         let captures = self.normaliser.answered(Poll { origin, samples });
+        self.go_on(&captures, moment).await?;
         for capture in captures {
             self.seal(capture).await?;
         }
@@ -175,6 +204,27 @@ impl Sealing {
             chair.treatment_since = running.map(|running| running.started.into());
         });
         Ok(())
+    }
+
+    /// The machine goes on with a treatment that a seat ended, because nothing was heard of it for long: from here on it
+    /// is another one, the patient's who waits.
+    async fn go_on(&mut self, captures: &[Capture], moment: Moment) -> Result<(), Cause> {
+        let is_new = captures.iter().any(|capture| matches!(capture.finding, Finding::TreatmentStarted));
+        let runs = self.shared.seats.running(&self.chair.name).is_some();
+        if is_new || runs || self.normaliser.phase() != Phase::Treating {
+            return Ok(());
+        }
+        let id = self.begin(moment.at).await?;
+        self.normaliser.treatment_changed(moment.at);
+        self.tell(moment, Some(id), Event::TreatmentStarted);
+        Ok(())
+    }
+
+    async fn begin(&self, at: Timestamp) -> Result<TreatmentId, Cause> {
+        let (chair, machine) = (self.chair.name.clone(), self.chair.machine.clone());
+        let id = self.seats(move |seats| seats.treatment_started(&chair, &machine, at)).await?;
+        tracing::info!(chair = self.chair.name.as_str(), treatment = ?id, "treatment started");
+        Ok(id)
     }
 
     fn missed(&mut self, slots: u32, cause: MissCause, moment: Moment) {
@@ -236,12 +286,7 @@ impl Sealing {
     async fn seal(&mut self, capture: Capture) -> Result<(), Cause> {
         let (chair, at) = (self.chair.name.clone(), capture.origin.at);
         let treatment = match &capture.finding {
-            Finding::TreatmentStarted => {
-                let machine = self.chair.machine.clone();
-                let id = self.seats(move |seats| seats.treatment_started(&chair, &machine, at)).await?;
-                tracing::info!(chair = self.chair.name.as_str(), treatment = ?id, "treatment started");
-                Some(id)
-            }
+            Finding::TreatmentStarted => Some(self.begin(at).await?),
             Finding::TreatmentEnded(reason) => {
                 let id = self.seats(move |seats| seats.treatment_ended(&chair, at)).await?;
                 tracing::info!(chair = self.chair.name.as_str(), treatment = ?id, ?reason, "treatment ended");
@@ -272,10 +317,10 @@ impl Sealing {
     }
 
     async fn hand_progress(&mut self, moment: Moment) -> Result<(), Cause> {
-        let Some(elapsed) = self.normaliser.elapsed().filter(|_| self.normaliser.phase() == Phase::Treating)
-        else {
+        if self.normaliser.phase() != Phase::Treating {
             return Ok(());
-        };
+        }
+        let elapsed = self.normaliser.elapsed();
         let known =
             self.progress.is_some_and(|(last, when)| last == elapsed && moment.tick.since(when) < PROGRESS);
         if known {
@@ -309,7 +354,9 @@ impl Sealing {
     /// Writes down what a seat changed, then lets held records go.
     async fn follow(&mut self, seated: &Seated, moment: Moment) -> Result<(), Cause> {
         if let Some(ended) = seated.ended {
-            self.tell(moment, Some(ended), Event::TreatmentEnded(EndReason::Reseated));
+            // Without a next one, the treatment was over before: the machine had not been heard of for long.
+            let reason = if seated.started.is_some() { EndReason::Reseated } else { EndReason::LostTrack };
+            self.tell(moment, Some(ended), Event::TreatmentEnded(reason));
         }
         if let Some(started) = seated.started {
             self.tell(moment, Some(started), Event::TreatmentStarted);

@@ -46,10 +46,12 @@ struct Live {
 }
 
 /// The treatment that runs on a chair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Running {
     /// Its id.
     pub id: TreatmentId,
+    /// On which machine it began. Where the chair has another one by now, it is over.
+    pub machine: MachineName,
     /// Since when.
     pub started: Timestamp,
     /// The machine's elapsed time when it was last seen, and when that was; what a restart goes on from.
@@ -67,7 +69,9 @@ pub struct Seated {
     pub outcome: SeatOutcome,
     /// Held records of this treatment may go out now.
     pub release: Option<TreatmentId>,
-    /// This treatment was ended by the act: write its `TreatmentEnded(Reseated)`.
+    /// This treatment was ended by the act: write its `TreatmentEnded`. Where none was begun, the machine had not been
+    /// heard of for long and the treatment was over before; should the machine go on with it, what follows is another one:
+    /// call [`Seats::treatment_started`].
     pub ended: Option<TreatmentId>,
     /// This treatment was begun by the act: write its `TreatmentStarted` and tell the chair's normaliser.
     pub started: Option<TreatmentId>,
@@ -104,7 +108,7 @@ pub enum SeatOutcome {
         /// Its start.
         since: Timestamp,
     },
-    /// The treatment ended, and another began that is nobody's.
+    /// The treatment ended; what follows is nobody's.
     Unseated,
     /// The seat that waited for the next treatment is void.
     WaitingCancelled,
@@ -168,11 +172,12 @@ impl Seats {
         let id = self.keyring.change(|state| rules::start(state, chair, machine, word))?;
         live.forget(before);
         live.settled.insert(id);
+        live.heard.insert(id, (at, None));
         Ok(id)
     }
 
-    /// The machine ended its treatment; `None` where none ran. Its end is now, or when it was last heard of where the
-    /// machine was silent since.
+    /// The machine ended its treatment at this time, which may lie a while back where the end takes time to be seen; `None`
+    /// where none ran. Where the machine was silent for long before, it ended when it was last heard of.
     ///
     /// # Errors
     /// [`KeyringError`] when it cannot be made durable; then it still runs.
@@ -199,6 +204,7 @@ impl Seats {
         let treatment = state.treatments.get(&id)?;
         Some(Running {
             id,
+            machine: treatment.machine.clone(),
             started: treatment.started,
             progress: live.progress(id).or(known.progress),
             seated: treatment.patient().is_some(),
@@ -214,8 +220,9 @@ impl Seats {
     }
 
     /// The machine is treating and shows this elapsed time, if it shows one: the running treatment is settled, and a
-    /// restart can go on with it. To be called with every such poll, or once a minute; it is written at once the first time
-    /// and then every five minutes, for all chairs together.
+    /// restart can go on with it. To be called with every such poll, or once a minute, whether or not it shows a time: a
+    /// treatment that is not heard of for twenty minutes is over for the next seat. It is written at once the first time and
+    /// then every five minutes, for all chairs together.
     ///
     /// # Errors
     /// [`KeyringError`] when it was due and cannot be made durable.
@@ -333,10 +340,17 @@ impl Seats {
         act: impl FnOnce(&mut State, rules::Settled) -> Result<Seated, SeatError>,
     ) -> Result<Seated, SeatError> {
         let mut live = self.live();
-        let settled = live.settled(self.running_id(chair));
+        let word = live.word(self.running_id(chair), at);
         let seated = self.keyring.change(|state| {
             rules::purge(state, at);
-            let mut seated = act(state, settled)?;
+            let over = rules::end_if_over(state, chair, word);
+            let mut seated = act(state, word.settled)?;
+            if let Some(over) = over {
+                seated.ended = Some(over);
+                if seated.outcome == SeatOutcome::NobodySeated {
+                    seated.outcome = SeatOutcome::Unseated;
+                }
+            }
             // Under the hold policy nothing went out under revision 0, so there is nothing to rewrite.
             if self.unseated == Unseated::Hold {
                 seated.correction = seated.correction.filter(|correction| correction.old.0 > 0);
@@ -344,7 +358,7 @@ impl Seats {
             state.untold.extend(seated.correction);
             Ok::<_, SeatError>(seated)
         })?;
-        if settled == rules::Settled::Yes {
+        if word.settled == rules::Settled::Yes {
             live.settled.extend(seated.started);
         }
         if let (Some(ended), Some(started)) = (seated.ended, seated.started)
@@ -382,7 +396,7 @@ impl Live {
         }
     }
 
-    /// The machine's word on the running treatment.
+    /// What is known of the running treatment at this time.
     fn word(&self, running: Option<TreatmentId>, at: Timestamp) -> rules::Word {
         let heard = running.and_then(|id| self.heard.get(&id)).map(|(at, _)| *at);
         rules::Word { at, heard, settled: self.settled(running) }

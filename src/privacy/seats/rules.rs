@@ -20,7 +20,7 @@ pub(super) enum Settled {
 /// A clock that steps back by more than this makes an age unknown: no seat may live longer because of it.
 const SLACK: Duration = Duration::from_secs(5 * 60);
 /// A treatment that nobody heard of for longer ended when it was last heard of. The judge needs a quarter of an hour to see
-/// that a treatment stands still, and progress is noted once a minute or so.
+/// that a treatment stands still, and says then when it last ran; progress is noted once a minute or so.
 const UNHEARD: Duration = Duration::from_secs(20 * 60);
 
 /// How long ago `then` is; `None` where it lies in the future.
@@ -46,7 +46,7 @@ pub(super) fn row(state: &mut State, number: &RecordNumber) -> Result<RowId, Key
     }
 }
 
-/// The machine's own word on a treatment's end or on the start of the next one.
+/// Somebody's word on what runs on a chair, the machine's or a nurse's, and what is known of the machine by then.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Word {
     pub(super) at: Timestamp,
@@ -75,13 +75,22 @@ pub(super) fn start(
 pub(super) fn end(state: &mut State, chair: &ChairName, word: Word) -> Option<TreatmentId> {
     let (_, treatment) = running(state, chair)?;
     let durable = state.chairs.get(chair).and_then(|chair| chair.progress).map(|(at, _)| at);
-    let ended = match (word.settled, word.heard) {
-        (Settled::Yes, None) => word.at,
-        (Settled::Yes, Some(heard)) if age(word.at, heard).is_none_or(|age| age <= UNHEARD) => word.at,
-        (Settled::Yes, Some(heard)) => heard,
-        (Settled::No, _) => durable.unwrap_or(treatment.started),
-    };
-    end_at(state, chair, ended)
+    let heard = word.heard.or(durable).unwrap_or(treatment.started);
+    let is_now = word.settled == Settled::Yes && age(word.at, heard).is_none_or(|age| age <= UNHEARD);
+    end_at(state, chair, if is_now { word.at } else { heard })
+}
+
+/// A nurse's word must not land on a treatment that is over only because nobody has asked the machine since: one that the
+/// machine confirmed, but not for long now, or that is longer than any can be. It ends first.
+pub(super) fn end_if_over(state: &mut State, chair: &ChairName, word: Word) -> Option<TreatmentId> {
+    let (_, treatment) = running(state, chair)?;
+    let is_heard = word.heard.and_then(|heard| age(word.at, heard)).is_some_and(|age| age <= UNHEARD);
+    let is_over = !is_heard || is_too_long(treatment, word.at);
+    (word.settled == Settled::Yes && is_over).then(|| end(state, chair, word)).flatten()
+}
+
+fn is_too_long(treatment: &Treatment, at: Timestamp) -> bool {
+    age(at, treatment.started).is_some_and(|age| age >= LONGEST)
 }
 
 pub(super) fn seat(
@@ -123,6 +132,8 @@ fn seat_idle(state: &mut State, chair: &ChairName, row: RowId, at: Timestamp) ->
         && age(at, ended).is_some_and(|age| age <= LATE)
     {
         let since = treatment.started;
+        // One word reaches one treatment, and it is the last one: nobody waits behind it.
+        state.chairs.entry(chair.clone()).or_default().waiting = None;
         return rebind(state, id, row, SeatOutcome::BoundLate { since, ended });
     }
     wait(state, chair, row, at)
@@ -216,7 +227,7 @@ enum Standing<'a> {
     Over(TreatmentId),
     /// A restart left a treatment open, and by now the next patient may sit there: only the machine can tell.
     Unsettled(&'a Treatment),
-    /// A treatment runs.
+    /// A treatment runs, and the machine said so lately.
     Running(TreatmentId, &'a Treatment),
 }
 
@@ -224,11 +235,7 @@ fn standing<'a>(state: &'a State, chair: &ChairName, at: Timestamp, settled: Set
     match (running(state, chair), settled) {
         (None, _) => Standing::Idle,
         (Some((id, treatment)), Settled::Yes) => Standing::Running(id, treatment),
-        (Some((id, treatment)), Settled::No)
-            if age(at, treatment.started).is_some_and(|age| age >= LONGEST) =>
-        {
-            Standing::Over(id)
-        }
+        (Some((id, treatment)), Settled::No) if is_too_long(treatment, at) => Standing::Over(id),
         (Some((_, treatment)), Settled::No) => Standing::Unsettled(treatment),
     }
 }

@@ -33,6 +33,8 @@ struct Entry {
 struct Life {
     born: usize,
     died: Option<usize>,
+    /// Over already when that line acts: nobody had heard of it for long.
+    silent: bool,
     /// The minute of its end, which is earlier than the line for one that was not heard of for long.
     ended: u64,
 }
@@ -49,6 +51,7 @@ impl<'a> History<'a> {
     fn read(lines: &'a [Entry]) -> Self {
         let mut history = Self { lines, lives: Vec::new() };
         for (line, Entry { minute, act }) in lines.iter().enumerate() {
+            history.end_silent(line);
             let running = history.running(line);
             let (dies, born) = match (act, running) {
                 (Act::Start, None) => (None, true),
@@ -70,15 +73,37 @@ impl<'a> History<'a> {
                 history.lives[life].ended = ended;
             }
             if born {
-                history.lives.push(Life { born: line, died: None, ended: 0 });
+                history.lives.push(Life { born: line, died: None, silent: false, ended: 0 });
             }
         }
         history
     }
 
+    /// A person's word, where it is heard at all, finds no treatment running that nobody heard of for long.
+    fn end_silent(&mut self, line: usize) {
+        let Some(life) = self.running(line).filter(|life| self.is_silent(*life, line)) else { return };
+        let heard = match self.lines[line].act {
+            Act::Seat(_) | Act::Unseat => true,
+            Act::Correct(_) => self.awaited(line).is_some() || self.is_kept(life, line),
+            Act::Start | Act::End | Act::Progress | Act::Restart => false,
+        };
+        if heard {
+            let ended = self.end(life, line);
+            self.lives[life] = Life { died: Some(line), silent: true, ended, ..self.lives[life] };
+        }
+    }
+
+    /// Confirmed by the machine, but not for twenty minutes, or twelve hours old.
+    fn is_silent(&self, life: usize, line: usize) -> bool {
+        let now = self.lines[line].minute;
+        let too_long = now - self.lines[self.lives[life].born].minute >= 12 * 60;
+        self.settled(life, line) && (too_long || now - self.heard(life, line) > 20)
+    }
+
     /// The treatment that runs when this line is about to act.
     fn running(&self, line: usize) -> Option<usize> {
-        self.lives.iter().position(|life| life.born < line && life.died.is_none_or(|died| died >= line))
+        let runs = |life: &Life| life.died.is_none_or(|died| died > line || died == line && !life.silent);
+        self.lives.iter().position(|life| life.born < line && runs(life))
     }
 
     /// The last treatment that began before this line.
@@ -112,25 +137,15 @@ impl<'a> History<'a> {
 
     /// The minute at which the machine's word at this line ends the treatment: now, or when it was last heard of.
     fn end(&self, life: usize, line: usize) -> u64 {
-        let settled = self.settled(life, line);
-        let mut heard = None;
-        for back in (0..line).rev() {
-            match self.lines[back].act {
-                Act::Progress => {
-                    heard = Some(self.lines[back].minute);
-                    break;
-                }
-                Act::Start => break,
-                Act::Restart if settled => break,
-                _ => {}
-            }
-        }
-        let (now, born) = (self.lines[line].minute, self.lines[self.lives[life].born].minute);
-        match heard {
-            None if settled => now,
-            Some(heard) if settled && now - heard <= 20 => now,
-            heard => heard.unwrap_or(born).max(born),
-        }
+        let (now, heard) = (self.lines[line].minute, self.heard(life, line));
+        if self.settled(life, line) && now - heard <= 20 { now } else { heard }
+    }
+
+    /// The minute at which the machine was last heard of in this treatment.
+    fn heard(&self, life: usize, line: usize) -> u64 {
+        let born = self.lines[self.lives[life].born].minute;
+        let heard = |entry: &&Entry| matches!(entry.act, Act::Start | Act::Progress);
+        self.lines[..line].iter().rev().find(heard).map_or(born, |entry| entry.minute.max(born))
     }
 
     /// Whose treatment it is, as far as the lines before this one say.
@@ -314,6 +329,11 @@ impl Ward {
     }
 }
 
+/// How many schedules are tried; `CHAIRSIDE_SEEDS` asks for more.
+fn schedules() -> u32 {
+    std::env::var("CHAIRSIDE_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(1_000)
+}
+
 fn acts() -> impl Strategy<Value = Act> {
     prop_oneof![
         5 => Just(Act::Start),
@@ -336,7 +356,7 @@ fn waits() -> impl Strategy<Value = u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(10_000))]
+    #![proptest_config(ProptestConfig::with_cases(schedules()))]
 
     #[test]
     fn no_treatment_is_ever_the_wrong_patients(

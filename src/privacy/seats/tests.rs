@@ -7,6 +7,7 @@ use crate::privacy::Pseudonymiser;
 use crate::privacy::keyring::{Absent, DataKeys};
 use crate::privacy::record::Revision;
 use crate::upstream::Identities;
+use std::cell::Cell;
 use std::path::Path;
 
 const HOUR: i64 = 3600;
@@ -37,6 +38,8 @@ fn number(text: &str) -> Sensitive<String> {
 struct Ward {
     keyring: Arc<Keyring>,
     seats: Seats,
+    /// Whether the machine treats and answers up to the moment of every act.
+    answers: Cell<bool>,
 }
 
 impl Ward {
@@ -44,31 +47,47 @@ impl Ward {
         let keyring = Arc::new(Keyring::in_memory().unwrap());
         keyring.ensure_recipients([&ehr()]).unwrap();
         let seats = Seats::new(Arc::clone(&keyring), Unseated::Hold);
-        Self { keyring, seats }
+        Self { keyring, seats, answers: Cell::new(true) }
+    }
+
+    fn switch_off(&self) {
+        self.answers.set(false);
+    }
+
+    fn answer(&self, seconds: i64) {
+        if self.answers.get() {
+            self.seats.progress(&chair(), at(seconds), None).unwrap();
+        }
     }
 
     fn start(&self, seconds: i64) -> TreatmentId {
+        self.answer(seconds);
         self.seats.treatment_started(&chair(), &machine(), at(seconds)).unwrap()
     }
 
     fn end(&self, seconds: i64) -> Option<TreatmentId> {
+        self.answer(seconds);
         self.seats.treatment_ended(&chair(), at(seconds)).unwrap()
     }
 
     fn seat(&self, patient: &str, seconds: i64) -> Seated {
+        self.answer(seconds);
         self.seats.seat(&chair(), number(patient), at(seconds)).unwrap()
     }
 
     fn correct(&self, patient: &str, seconds: i64) -> Seated {
+        self.answer(seconds);
         self.seats.correct(&chair(), number(patient), at(seconds), KEEP).unwrap()
     }
 
     fn unseat(&self, seconds: i64) -> Seated {
+        self.answer(seconds);
         self.seats.unseat(&chair(), at(seconds)).unwrap()
     }
 
     fn restart(&mut self) {
         self.seats = Seats::new(Arc::clone(&self.keyring), Unseated::Hold);
+        self.switch_off();
     }
 
     fn elapsed(&self, seconds: i64, minutes: i64) {
@@ -352,6 +371,7 @@ fn a_machine_switched_off_overnight_leaves_no_treatment_for_a_late_seat_in_the_m
         let mut ward = Ward::new();
         let evening = ward.start(0);
         ward.elapsed(4 * HOUR, 240);
+        ward.switch_off();
         if restarted {
             ward.restart();
         }
@@ -362,6 +382,119 @@ fn a_machine_switched_off_overnight_leaves_no_treatment_for_a_late_seat_in_the_m
         assert_eq!(ward.told(evening), None);
         assert_eq!(ward.told(ward.start(17 * HOUR)), ward.name_of("12"));
     }
+}
+
+#[test]
+fn a_seat_on_a_machine_that_was_switched_off_is_the_next_treatments() {
+    for whose in [None, Some("11"), Some("12")] {
+        let ward = Ward::new();
+        let morning = ward.start(0);
+        if let Some(patient) = whose {
+            ward.seat(patient, MINUTE);
+        }
+        ward.elapsed(4 * HOUR, 240);
+        ward.switch_off();
+        let seated = ward.seat("12", 6 * HOUR);
+        assert_eq!(seated.outcome, SeatOutcome::Waiting { until: at(8 * HOUR) }, "{whose:?}");
+        assert_eq!((seated.ended, seated.started, seated.release), (Some(morning), None, None));
+        assert_eq!(ward.border().treatment(morning).unwrap().ended, Some(at(4 * HOUR)));
+        assert_eq!(ward.told(morning), whose.and_then(|patient| ward.name_of(patient)));
+        // The first answers: the old treatment is over, which is no news, and the next one begins.
+        assert_eq!(ward.end(6 * HOUR + MINUTE), None);
+        let afternoon = ward.start(6 * HOUR + 2 * MINUTE);
+        assert_eq!(ward.told(afternoon), ward.name_of("12"));
+    }
+}
+
+#[test]
+fn a_treatment_unheard_of_for_twenty_minutes_is_over_for_a_nurse() {
+    for (silence, over) in [(20 * MINUTE, false), (20 * MINUTE + 1, true)] {
+        let ward = Ward::new();
+        let first = ward.start(0);
+        ward.seat("11", MINUTE);
+        ward.elapsed(HOUR, 60);
+        ward.switch_off();
+        let seated = ward.seat("12", HOUR + silence);
+        assert_eq!(seated.ended, Some(first));
+        assert_eq!(seated.started.is_none(), over, "after {silence} s");
+        assert_eq!(ward.told(first), ward.name_of("11"));
+    }
+}
+
+#[test]
+fn a_seat_soon_after_the_machine_was_last_heard_of_is_late() {
+    let ward = Ward::new();
+    let treatment = ward.start(0);
+    ward.elapsed(HOUR, 60);
+    ward.switch_off();
+    let seated = ward.seat("11", HOUR + 30 * MINUTE);
+    assert_eq!(seated.outcome, SeatOutcome::BoundLate { since: at(0), ended: at(HOUR) });
+    assert_eq!((seated.ended, seated.release), (Some(treatment), Some(treatment)));
+}
+
+#[test]
+fn unseat_and_correct_end_a_treatment_that_is_unheard_of_and_begin_none() {
+    let ward = Ward::new();
+    let treatment = ward.start(0);
+    ward.seat("11", MINUTE);
+    ward.switch_off();
+    let seated = ward.correct("12", HOUR);
+    assert_eq!(seated.outcome, SeatOutcome::Corrected { since: at(0) });
+    assert_eq!((seated.ended, seated.started), (Some(treatment), None));
+    assert_eq!(ward.told(treatment), ward.name_of("12"));
+
+    let ward = Ward::new();
+    let treatment = ward.start(0);
+    ward.switch_off();
+    let seated = ward.unseat(HOUR);
+    assert_eq!(seated.outcome, SeatOutcome::Unseated);
+    assert_eq!((seated.ended, seated.started), (Some(treatment), None));
+}
+
+#[test]
+fn no_treatment_is_longer_than_twelve_hours_for_a_nurse() {
+    let ward = Ward::new();
+    let treatment = ward.start(0);
+    ward.seat("11", MINUTE);
+    ward.elapsed(12 * HOUR, 720);
+    let seated = ward.seat("12", 12 * HOUR);
+    assert_eq!((seated.ended, seated.started), (Some(treatment), None));
+    assert_eq!(ward.told(ward.start(12 * HOUR + MINUTE)), ward.name_of("12"));
+}
+
+#[test]
+fn a_late_seat_is_the_last_word_and_nobody_waits_behind_it() {
+    let mut ward = Ward::new();
+    let old = ward.start(0);
+    ward.elapsed(12 * HOUR + 50 * MINUTE, 770);
+    ward.restart();
+    assert!(matches!(ward.seat("12", 13 * HOUR).outcome, SeatOutcome::Waiting { .. }));
+    ward.end(13 * HOUR + MINUTE);
+    assert!(matches!(ward.seat("13", 13 * HOUR + 2 * MINUTE).outcome, SeatOutcome::BoundLate { .. }));
+    assert_eq!(ward.told(old), ward.name_of("13"));
+    assert_eq!(ward.told(ward.start(13 * HOUR + 3 * MINUTE)), None);
+}
+
+#[test]
+fn an_end_that_was_seen_late_counts_from_when_the_machine_last_treated() {
+    for (late, bound) in [(30 * MINUTE, true), (30 * MINUTE + 1, false)] {
+        let ward = Ward::new();
+        let treatment = ward.start(0);
+        ward.elapsed(4 * HOUR, 240);
+        // Seen a quarter of an hour later, when time has stood still for long enough.
+        ward.switch_off();
+        ward.end(4 * HOUR);
+        assert_eq!(ward.border().treatment(treatment).unwrap().ended, Some(at(4 * HOUR)));
+        ward.seat("11", 4 * HOUR + late);
+        assert_eq!(ward.told(treatment).is_some(), bound, "{late} s late");
+    }
+}
+
+#[test]
+fn a_running_treatment_says_on_which_machine() {
+    let ward = Ward::new();
+    ward.start(0);
+    assert_eq!(ward.seats.running(&chair()).unwrap().machine, machine());
 }
 
 #[test]
