@@ -3,10 +3,9 @@
 use crate::kit::driver::{Codec, Driver, FrameFault, Outcome, Output, Request, Step, Trouble};
 use crate::kit::time::{Slot, Tick};
 use crate::kpoll::codec::{Frame, Kpoll};
+use crate::kpoll::received::Received;
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 use core::time::Duration;
-use zeroize::Zeroizing;
 
 /// One conversation with one machine.
 #[derive(Debug)]
@@ -14,8 +13,8 @@ pub(crate) struct Conversation {
     codec: Kpoll,
     ask: Request,
     quiet_time: Duration,
-    /// What came and is no whole frame yet; never longer than two frames. It may hold the text of item `n`.
-    received: Zeroizing<Vec<u8>>,
+    /// What came and is no whole frame yet.
+    received: Received,
     state: State,
     outputs: VecDeque<Output>,
 }
@@ -41,7 +40,7 @@ impl Conversation {
             codec,
             ask,
             quiet_time,
-            received: Zeroizing::new(Vec::new()),
+            received: Received::new(),
             state: State::Shut,
             outputs: VecDeque::new(),
         }
@@ -51,7 +50,7 @@ impl Conversation {
     fn digest(&mut self) {
         let mut at = 0;
         loop {
-            let rest = self.received.get(at..).unwrap_or_default();
+            let rest = self.received.from(at);
             match self.codec.decode(rest) {
                 Step::NeedMore => break,
                 Step::Junk { used, why } => {
@@ -64,14 +63,14 @@ impl Conversation {
                 }
             }
         }
-        drop_front(&mut self.received, at);
+        self.received.drop_front(at);
     }
 
     /// Gives up waiting for the rest of what has begun; a frame that stands behind it is still found.
     fn give_up(&mut self) {
-        while let Some((used, why)) = self.codec.give_up(&self.received) {
+        while let Some((used, why)) = self.codec.give_up(self.received.whole()) {
             note(&mut self.state, &mut self.outputs, why, used.get());
-            drop_front(&mut self.received, used.get());
+            self.received.drop_front(used.get());
             self.digest();
         }
         self.received.clear();
@@ -126,9 +125,14 @@ impl Driver for Conversation {
         if self.state == State::Shut {
             return;
         }
-        for part in bytes.chunks(Kpoll::MAX_FRAME) {
-            self.received.extend_from_slice(part);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            rest = self.received.take_in(rest);
             self.digest();
+            if self.received.is_full() {
+                // No frame is as long; whatever it is, it is not waited for.
+                self.give_up();
+            }
         }
     }
 
@@ -150,10 +154,6 @@ impl Driver for Conversation {
             State::Idle | State::Shut => Output::Wait(None),
         })
     }
-}
-
-fn drop_front(received: &mut Vec<u8>, count: usize) {
-    received.drain(..count.min(received.len()));
 }
 
 /// Gives out the samples of an answer, all or none.

@@ -3,6 +3,7 @@
 
 pub mod codec;
 mod conversation;
+mod received;
 mod simulator;
 pub mod table;
 mod value;

@@ -7,6 +7,7 @@ use crate::poll::{Chair, Opener, Stop, Unheard, sleep};
 use chairside_drivers::kit::driver::{Driver, Outcome, Output, Request, Sample};
 use chairside_drivers::kit::time::{Slot, Tick};
 use std::time::Duration;
+use zeroize::{Zeroize, Zeroizing};
 
 /// What comes in at once at most; a longer answer comes in several reads.
 const READ: usize = 1024;
@@ -91,7 +92,8 @@ impl<O: Opener> Talk<'_, O> {
     async fn until_stopped(&mut self, stop: Stop<'_>) -> Result<(), Break> {
         self.driver.handle_open(self.now());
         self.drain().await?;
-        let mut buffer = [0; READ];
+        // What a machine says may name a patient; nothing of it stays when the conversation is over.
+        let mut buffer = Zeroizing::new([0; READ]);
         loop {
             let now = self.now();
             if let Some(due) = self.chair.schedule.take(now) {
@@ -110,11 +112,12 @@ impl<O: Opener> Talk<'_, O> {
             let count = tokio::select! {
                 biased;
                 () = &mut *stop => return Ok(()),
-                read = self.line.read(&mut buffer) => read?,
+                read = self.line.read(&mut *buffer) => read?,
                 () = sleep(now, wake) => continue,
             };
             self.chair.teller.figures.read(count);
             self.driver.handle_bytes(self.now(), buffer.get(..count).unwrap_or_default());
+            buffer.zeroize();
             self.drain().await?;
         }
     }
