@@ -16,6 +16,8 @@ pub(super) struct SpotGroup {
     seen_mark: Option<Mark>,
     known: Vec<Option<Decimal>>,
     known_mark: Option<Mark>,
+    /// A mark that moved without its values: they may be a poll behind it.
+    ahead: Option<Mark>,
     standing: Standing,
 }
 
@@ -91,6 +93,9 @@ impl SpotGroup {
             }
             Standing::Baseline | Standing::Told => self.fill_in(),
         }
+        if let (Some(seen), Some(known)) = (self.seen_mark, self.known_mark) {
+            self.ahead = (seen != known).then_some(seen);
+        }
     }
 
     /// Whether this poll shows a measurement that no poll before has shown.
@@ -101,9 +106,13 @@ impl SpotGroup {
         }
         let changed = self.values_changed();
         match (self.seen_mark, self.known_mark) {
-            // A mark that moves over unmoved baseline values is a measurement begun, not one made: were it believed, the
-            // last patient's values would be this patient's.
-            (Some(seen), Some(known)) => seen != known && (changed || self.standing != Standing::Baseline),
+            // A mark that moves over unmoved values may be a poll ahead of them: the same numbers are believed to be
+            // measured again only when they still stand a poll later. Over a baseline they are never believed: the last
+            // patient's values would be this patient's.
+            (Some(seen), Some(known)) => {
+                let repeats = self.standing != Standing::Baseline && self.ahead == Some(seen);
+                seen != known && (changed || repeats)
+            }
             _ => changed,
         }
     }
@@ -115,6 +124,7 @@ impl SpotGroup {
         }
         self.known_mark = self.seen_mark.or(self.known_mark);
         self.standing = Standing::Baseline;
+        self.ahead = None;
     }
 
     fn fill_in(&mut self) {

@@ -54,8 +54,44 @@ fn the_same_numbers_measured_again_are_news_when_the_mark_says_so() {
     let mut cuff = Cuff::new();
     cuff.shows(1, NOTHING);
     assert!(cuff.is_new(2, V1));
+    assert_eq!(cuff.shows(3, V1), [value::Mark::Same; 3], "the numbers may be a poll behind their mark");
     assert!(cuff.is_new(3, V1));
     assert!(!cuff.is_new(3, V1));
+}
+
+#[test]
+fn a_mark_that_moves_a_poll_before_its_values_brings_the_values_and_not_the_ones_before() {
+    let mut cuff = Cuff::new();
+    cuff.shows(1, NOTHING);
+    assert!(cuff.is_new(2, V1));
+    assert!(!cuff.is_new(3, V1), "these were told");
+    assert_eq!(cuff.shows(3, V2), [value::Mark::New; 3]);
+    assert_eq!(cuff.shows(3, V2), [value::Mark::Same; 3]);
+}
+
+#[test]
+fn a_mark_that_comes_back_or_moves_on_has_brought_nothing_yet() {
+    let mut cuff = Cuff::new();
+    cuff.shows(1, NOTHING);
+    assert!(cuff.is_new(2, V1));
+    for mark in [3, 2, 3, 4, 3] {
+        assert!(!cuff.is_new(mark, V1), "{mark}");
+    }
+    assert!(!cuff.is_new(None, V1), "a poll without a mark says nothing of it");
+    assert!(cuff.is_new(3, V1));
+}
+
+#[test]
+fn a_mark_ahead_of_its_values_when_somebody_is_seated_brings_nothing_that_stood_there() {
+    let mut cuff = Cuff::new();
+    cuff.shows(1, NOTHING);
+    assert!(cuff.is_new(2, V1));
+    assert!(!cuff.is_new(3, V1));
+    cuff.group.start_over();
+    assert!(!cuff.is_new(3, V1));
+    assert!(!cuff.is_new(3, V1));
+    assert!(!cuff.is_new(4, V1));
+    assert!(!cuff.is_new(4, V1));
 }
 
 #[test]
@@ -116,6 +152,7 @@ fn a_mark_that_is_hidden_for_a_while_repeats_nothing() {
     assert!(!cuff.is_new(2, V2));
     assert!(cuff.is_new(None, V1), "other values without a mark");
     assert!(!cuff.is_new(3, V1), "and its mark a poll later");
+    assert!(!cuff.is_new(4, V1));
     assert!(cuff.is_new(4, V1));
 }
 
