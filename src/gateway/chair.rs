@@ -128,6 +128,8 @@ impl Sealing {
         if let Some(gap) = self.gaps.close() {
             self.tell_gap(gap);
         }
+        // Nobody watches the alarms that are on from now on; the next run raises anew what is on then.
+        self.lose_line(self.moment()).await?;
         self.write().await
     }
 
@@ -353,6 +355,14 @@ impl Sealing {
 
     /// Writes down what a seat changed, then lets held records go.
     async fn follow(&mut self, seated: &Seated, moment: Moment) -> Result<(), Cause> {
+        if seated.ended.is_some() || seated.started.is_some() {
+            let origin = self.origin(moment, None);
+            for capture in self.normaliser.treatment_changed(&origin, seated.started.is_some()) {
+                // The last of the treatment that ended; in the keyring the next one runs already.
+                self.records.push(self.shared.border.seal(capture, seated.ended));
+            }
+            self.progress = None;
+        }
         if let Some(ended) = seated.ended {
             // Without a next one, the treatment was over before: the machine had not been heard of for long.
             let reason = if seated.started.is_some() { EndReason::Reseated } else { EndReason::LostTrack };
@@ -360,10 +370,6 @@ impl Sealing {
         }
         if let Some(started) = seated.started {
             self.tell(moment, Some(started), Event::TreatmentStarted);
-        }
-        if seated.ended.is_some() || seated.started.is_some() {
-            self.normaliser.treatment_changed(moment.at);
-            self.progress = None;
         }
         if let Some(correction) = seated.correction {
             self.tell(moment, Some(correction.treatment), Event::Correction(correction));

@@ -33,7 +33,7 @@ pub enum Phase {
 pub struct Capture {
     /// Where and when it was made.
     pub origin: Origin,
-    /// The chair's phase at that moment.
+    /// The chair's phase at that moment; of an alarm edge, the phase the alarm was raised in: an end is whose its start is.
     pub phase: Phase,
     /// What was found.
     pub finding: Finding,
@@ -74,7 +74,8 @@ pub enum Finding {
     Alarm(AlarmEdge),
     /// A treatment began.
     TreatmentStarted,
-    /// The treatment is over.
+    /// The treatment is over. Its origin is when that was, not when it was noticed: a machine that stood still or was silent
+    /// was last treating a while ago.
     TreatmentEnded(EndReason),
 }
 

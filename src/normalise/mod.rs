@@ -26,6 +26,7 @@ use chairside_drivers::kit::time::Slot;
 use route::Routes;
 use spot::SpotGroup;
 use std::sync::Arc;
+use std::time::Duration;
 use treatment::{Judge, Signals};
 use values::Meaning;
 
@@ -50,6 +51,9 @@ pub struct Counts {
 /// Dialysate at this temperature touches no patient: the machine disinfects itself with heat.
 const HOT: Decimal = Decimal::whole(45);
 
+/// A treatment that was seen treating no longer ago ends now.
+const JUST_NOW: Duration = Duration::from_secs(90);
+
 /// Follows one chair: turns its polls into findings.
 #[derive(Debug)]
 pub struct Normaliser {
@@ -67,8 +71,10 @@ pub struct Normaliser {
     after_gap: bool,
     last_slot: Option<Slot>,
     previous: Previous,
-    /// Edges of a treatment that was ended by hand, to go out before anything else.
-    outbox: Vec<Capture>,
+    /// The last poll of the running treatment that saw it treating; its end, where it is told of later.
+    treating: Option<Origin>,
+    /// When the treatment known before a restart was last seen, until the machine was heard of it.
+    resumed: Option<Timestamp>,
     heard: Heard,
 }
 
@@ -117,7 +123,8 @@ impl Normaliser {
             after_gap: resume.is_some(),
             last_slot: None,
             previous: Previous::default(),
-            outbox: Vec::new(),
+            treating: None,
+            resumed: resume.map(|resume| resume.at),
             heard: Heard::default(),
         }
     }
@@ -126,7 +133,7 @@ impl Normaliser {
     #[must_use]
     pub fn answered(&mut self, poll: Poll) -> Vec<Capture> {
         let Poll { mut origin, samples } = poll;
-        let mut out = std::mem::take(&mut self.outbox);
+        let mut out = Vec::new();
         let mut identity = Vec::new();
         let mut values = self.hear(samples, &mut identity);
 
@@ -135,6 +142,10 @@ impl Normaliser {
         self.finish(&mut values, &origin);
 
         let phase = self.judge.phase();
+        if phase == Phase::Treating {
+            self.treating = Some(own(&origin));
+            self.resumed = None;
+        }
         origin.previous = self.previous.turn(phase, origin.at);
         self.last_slot = origin.slot.or(self.last_slot);
         self.after_gap = false;
@@ -145,30 +156,36 @@ impl Normaliser {
     /// The line is gone. Alarms that are on are closed; when it comes back, what stands on the screen is baseline.
     #[must_use]
     pub fn line_lost(&mut self, origin: Origin) -> Vec<Capture> {
-        let mut out = std::mem::take(&mut self.outbox);
-        let phase = self.judge.phase();
+        let mut out = Vec::new();
         for alarm in &mut self.alarms {
-            alarm.line_lost(&origin, phase, &mut out);
+            alarm.line_lost(&origin, &mut out);
         }
         self.after_gap = true;
         self.spots_start_over = true;
         out
     }
 
-    /// A change of seat ended one treatment and began another: settings and states are news again, spot values baseline.
+    /// A change of seat ended the treatment, and where `another` is set began one in its place: settings and states are
+    /// news again, spot values baseline. Where none began, the machine begins one with what it shows from now on.
     ///
-    /// Alarm edges that were held back for the treatment before go out with the next findings, in no treatment's phase.
-    pub fn treatment_changed(&mut self, at: Timestamp) {
-        let from = self.outbox.len();
+    /// What comes back are the last alarm edges of the treatment that ended, to be sealed with that one.
+    #[must_use]
+    pub fn treatment_changed(&mut self, origin: &Origin, another: bool) -> Vec<Capture> {
+        let mut out = Vec::new();
         for alarm in &mut self.alarms {
-            alarm.flush(&mut self.outbox);
+            alarm.treatment_over(origin, &mut out);
         }
-        for edge in self.outbox.iter_mut().skip(from) {
-            edge.phase = Phase::Ending;
+        if another {
+            self.judge.restarted(origin.at);
+            self.treating = Some(own(origin));
+        } else {
+            self.judge.ended();
+            self.treating = None;
         }
-        self.judge.restarted(at);
+        self.resumed = None;
         self.previous = Previous::default();
         self.starts_over = true;
+        out
     }
 
     /// What the chair is doing.
@@ -243,31 +260,38 @@ impl Normaliser {
 
     fn judge_treatment(&mut self, origin: &Origin, out: &mut Vec<Capture>) {
         let ruling = self.judge.step(origin.tick, origin.at, self.heard.signals);
-        let event = |phase, finding| Capture {
-            origin: Origin { slot: None, previous: None, ..origin.clone() },
-            phase,
-            finding,
-            identity: Vec::new(),
-        };
+        let event = |origin, phase, finding| Capture { origin, phase, finding, identity: Vec::new() };
         if let Some(reason) = ruling.ended {
+            let end = self.end(origin);
             // Edges held back belong to the treatment in which they were seen: before its end.
             for alarm in &mut self.alarms {
-                alarm.flush(out);
+                alarm.treatment_over(&end, out);
             }
-            out.push(event(Phase::Ending, Finding::TreatmentEnded(reason)));
+            out.push(event(end, Phase::Ending, Finding::TreatmentEnded(reason)));
             self.previous = Previous::default();
         }
         if ruling.started {
-            out.push(event(Phase::Treating, Finding::TreatmentStarted));
+            out.push(event(own(origin), Phase::Treating, Finding::TreatmentStarted));
             self.previous = Previous::default();
             self.starts_over = true;
+        }
+    }
+
+    /// When the treatment ended that is over by now: at this poll where it was treating a moment ago, else when it was last
+    /// seen treating. A machine that stood still or was silent says so a quarter of an hour later, or the next morning.
+    fn end(&mut self, now: &Origin) -> Origin {
+        match (self.treating.take(), self.resumed.take()) {
+            (Some(last), _) if now.tick.since(last.tick) > JUST_NOW => last,
+            // The tick of the process before says nothing in this one.
+            (None, Some(at)) => Origin { at, ..own(now) },
+            _ => own(now),
         }
     }
 
     fn tell_alarms(&mut self, origin: &Origin, out: &mut Vec<Capture>) {
         let phase = self.judge.phase();
         for alarm in &mut self.alarms {
-            alarm.prepare(origin.tick, out);
+            alarm.prepare(origin, phase, out);
         }
         for &(index, raw) in &self.heard.alarms {
             if let Some(alarm) = self.alarms.get_mut(index) {
@@ -305,7 +329,7 @@ impl Normaliser {
             let Some(meaning) = self.meanings.get_mut(index) else { continue };
             value.mark = match meaning.spot.and_then(|(group, _)| self.spots.get(group)) {
                 Some(group) => group.mark(value.reading),
-                None => meaning.mark(value.reading),
+                None => meaning.mark(value.reading, treating),
             };
             value.doubts =
                 if treating { doubts.with(meaning.plausible.doubt(value.reading)) } else { doubts };
@@ -340,6 +364,11 @@ impl Heard {
     }
 }
 
+/// What happens at a poll fills no slot and is no value of a window; both belong to the values.
+fn own(origin: &Origin) -> Origin {
+    Origin { slot: None, previous: None, ..origin.clone() }
+}
+
 impl Previous {
     /// The capture time of the values before these, which become the last ones.
     const fn turn(&mut self, phase: Phase, at: Timestamp) -> Option<Timestamp> {
@@ -352,6 +381,8 @@ impl Previous {
     }
 }
 
+#[cfg(test)]
+mod handover;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

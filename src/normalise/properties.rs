@@ -23,7 +23,10 @@ enum Event {
         samples: Vec<Sample>,
     },
     LineLost,
-    TreatmentChanged,
+    /// By a seat; `another` where one began in its place.
+    TreatmentChanged {
+        another: bool,
+    },
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -32,7 +35,10 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     let missed = prop_oneof![8 => Just(0), 1 => 0..3_u64];
     let answered = (wait, clock_off, missed, samples())
         .prop_map(|(wait, clock_off, missed, samples)| Event::Answered { wait, clock_off, missed, samples });
-    vec(prop_oneof![20 => answered, 1 => Just(Event::LineLost), 1 => Just(Event::TreatmentChanged)], 1..60)
+    vec(
+        prop_oneof![20 => answered, 1 => Just(Event::LineLost), 1 => any::<bool>().prop_map(|another| Event::TreatmentChanged { another })],
+        1..60,
+    )
 }
 
 /// An answer: mostly what a machine in a treatment says, with a few values to change between; sometimes anything.
@@ -110,9 +116,11 @@ struct Onlooker {
     running: bool,
     /// Time of the last values of the running treatment, and of the running stretch without one.
     previous: (Option<Timestamp>, Option<Timestamp>),
-    open: BTreeMap<&'static str, u32>,
+    /// Occurrence and owner of each alarm that is on.
+    open: BTreeMap<&'static str, (u32, Phase)>,
     last_occurrence: BTreeMap<&'static str, u32>,
-    settings: BTreeMap<Parameter, Reading>,
+    /// What was last told of the treatment, and of the running stretch without one.
+    settings: [BTreeMap<Parameter, Reading>; 2],
     /// The mark and the spot values of the last news.
     told: Option<Shown>,
     fresh: bool,
@@ -121,8 +129,15 @@ struct Onlooker {
 impl Onlooker {
     fn treatment_changed(&mut self) {
         self.previous = (None, None);
-        self.settings.clear();
+        self.settings = Default::default();
         self.fresh = true;
+    }
+
+    fn treatment_over(&mut self) {
+        self.running = false;
+        self.previous = (None, None);
+        let left = self.open.values().any(|(_, owner)| *owner == Phase::Treating);
+        assert!(!left, "no alarm outlives the treatment it was raised in");
     }
 
     fn looks(&mut self, capture: &Capture, mark: Option<u64>) {
@@ -135,23 +150,25 @@ impl Onlooker {
             }
             Finding::TreatmentEnded(_) => {
                 assert!(self.running);
-                self.running = false;
-                self.previous = (None, None);
+                self.treatment_over();
             }
-            Finding::Alarm(edge) => self.looks_at_edge(edge.alarm, edge.phase, edge.occurrence),
+            Finding::Alarm(edge) => {
+                self.looks_at_edge(edge.alarm, edge.phase, (edge.occurrence, capture.phase))
+            }
             Finding::Values(values) => self.looks_at_values(capture, values, mark),
         }
     }
 
-    fn looks_at_edge(&mut self, alarm: Alarm, edge: Edge, occurrence: u32) {
+    fn looks_at_edge(&mut self, alarm: Alarm, edge: Edge, raised: (u32, Phase)) {
         match edge {
             Edge::Start => {
-                assert_eq!(self.open.insert(alarm.key(), occurrence), None, "raised twice");
-                let before = self.last_occurrence.insert(alarm.key(), occurrence);
-                assert!(before.is_none_or(|before| before < occurrence));
+                assert_eq!(self.open.insert(alarm.key(), raised), None, "raised twice");
+                let before = self.last_occurrence.insert(alarm.key(), raised.0);
+                assert!(before.is_none_or(|before| before < raised.0));
             }
             Edge::End | Edge::EndConnectionLost | Edge::EndTreatmentChanged => {
-                assert_eq!(self.open.remove(alarm.key()), Some(occurrence), "an end ends what was told of");
+                let told = self.open.remove(alarm.key());
+                assert_eq!(told, Some(raised), "an end ends what was told of, and is whose that is");
             }
             Edge::Chattering { edges } => assert!(edges > 0),
         }
@@ -164,13 +181,17 @@ impl Onlooker {
         assert_eq!(previous.replace(capture.origin.at), capture.origin.previous);
         if treating {
             self.previous.1 = None;
+            self.settings[1].clear();
+            let others = self.open.values().any(|(_, owner)| *owner != Phase::Treating);
+            assert!(!others, "what is on while a patient is treated is the patient's");
         }
         for value in values {
             assert!(treating || !value.doubts.contains(Doubts::OUTSIDE_PLAUSIBLE));
             match value.parameter.row().kind {
                 Kind::Measured | Kind::Total => assert_eq!(value.mark, Mark::New),
                 Kind::Setting | Kind::State(_) => {
-                    let before = self.settings.insert(value.parameter, value.reading);
+                    let settings = &mut self.settings[usize::from(!treating)];
+                    let before = settings.insert(value.parameter, value.reading);
                     assert_eq!(value.mark == Mark::Same, before == Some(value.reading), "{value:?}");
                     assert_ne!(value.mark, Mark::Baseline);
                 }
@@ -240,9 +261,13 @@ fn run(map: DeviceMap, mark: &str, resume: Option<Resume>, events: Vec<Event>) {
                 assert!(onlooker.open.is_empty(), "a lost line leaves no alarm on");
                 onlooker.fresh = true;
             }
-            Event::TreatmentChanged => {
-                normaliser.treatment_changed(chair.at());
+            Event::TreatmentChanged { another } => {
+                let found = normaliser.treatment_changed(&chair.origin(), another);
+                found.iter().for_each(|capture| onlooker.looks(capture, None));
+                let running = onlooker.running && another;
+                onlooker.treatment_over();
                 onlooker.treatment_changed();
+                onlooker.running = running;
             }
         }
     }
@@ -282,7 +307,7 @@ fn times_at_the_end_of_their_range_are_survived() {
             Origin { at: Timestamp::from_micros(at), tick: Tick::from_micros(tick), ..chair.origin() };
         let samples = chair.samples();
         assert!(!chair.normaliser.answered(Poll { origin: origin.clone(), samples }).is_empty());
-        drop(chair.normaliser.line_lost(origin));
-        chair.normaliser.treatment_changed(Timestamp::from_micros(at));
+        drop(chair.normaliser.line_lost(origin.clone()));
+        drop(chair.normaliser.treatment_changed(&origin, at == 0));
     }
 }

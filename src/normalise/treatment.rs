@@ -146,6 +146,14 @@ impl Judge {
         }
     }
 
+    /// The treatment was ended by hand and no other begun: what the machine still shows begins one like any other.
+    pub(super) const fn ended(&mut self) {
+        if self.running.take().is_some() {
+            self.courses = 0;
+            self.phase = Phase::Idle;
+        }
+    }
+
     pub(super) fn step(&mut self, now: Tick, at: Timestamp, signals: Signals) -> Ruling {
         self.hot = if signals.hot { self.hot.saturating_add(1) } else { 0 };
         let ended = self.end(now, at, signals);

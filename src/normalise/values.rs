@@ -16,8 +16,10 @@ pub(super) struct Meaning {
     pub(super) spot: Option<(usize, usize)>,
     /// `None` where the map's unit cannot be converted; such a map does not pass `check`.
     conversion: Option<Conversion>,
-    /// Settings and states: what was last said.
-    last: Option<Reading>,
+    /// Settings and states: what was last said of the running treatment.
+    told: Option<Reading>,
+    /// Settings and states: what was last said in the running stretch without one, or in its pause.
+    machines: Option<Reading>,
 }
 
 /// A sample that is not of the kind its parameter needs, or whose digits do not fit.
@@ -31,7 +33,7 @@ impl Meaning {
             from.conversion(unit).ok()
         });
         let plausible = Range(entry.plausible.0, entry.plausible.1);
-        Self { parameter: entry.parameter, plausible, spot, conversion, last: None }
+        Self { parameter: entry.parameter, plausible, spot, conversion, told: None, machines: None }
     }
 
     /// What a sample reads as this parameter.
@@ -53,13 +55,20 @@ impl Meaning {
         }
     }
 
-    /// Whether a reading that is no spot value is news. A total that falls is a new segment, and news like any other.
-    pub(super) fn mark(&mut self, reading: Reading) -> Mark {
+    /// Whether a reading that is no spot value is news to the treatment, or to the machine's own record where it is not
+    /// `treating`: what is set in a pause is news when the treatment goes on. A total that falls is a new segment, and news
+    /// like any other.
+    pub(super) fn mark(&mut self, reading: Reading, treating: bool) -> Mark {
         match self.parameter.row().kind {
             Kind::Measured | Kind::Total | Kind::Spot => Mark::New,
             Kind::Setting | Kind::State(_) => {
-                let same = self.last.is_some_and(|last| is_same(last, reading));
-                self.last = Some(reading);
+                let before = if treating {
+                    self.machines = None;
+                    self.told.replace(reading)
+                } else {
+                    self.machines.replace(reading)
+                };
+                let same = before.is_some_and(|before| is_same(before, reading));
                 if same { Mark::Same } else { Mark::New }
             }
         }
@@ -67,7 +76,8 @@ impl Meaning {
 
     /// A treatment began: what is set is news to it.
     pub(super) const fn forget(&mut self) {
-        self.last = None;
+        self.told = None;
+        self.machines = None;
     }
 }
 

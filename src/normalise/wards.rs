@@ -100,8 +100,8 @@ fn another_patient_seated_in_mid_treatment_gets_no_blood_pressure_of_the_one_bef
     let mut chair = Chair::nikkiso();
     let mut ward = TwoPatients::new(&mut chair);
     ward.first_patient();
-    let at = ward.chair.at();
-    ward.chair.normaliser.treatment_changed(at);
+    let origin = ward.chair.origin();
+    drop(ward.chair.normaliser.treatment_changed(&origin, true));
     let found = ward.treat(10..12);
     assert_eq!(news_of_spots(&found), Vec::<String>::new());
     assert_eq!(value(&found, "nibp_systolic").mark, Mark::Baseline);

@@ -33,7 +33,7 @@ impl Line {
     fn hear_after(&mut self, seconds: u64, raw: u32) -> Vec<Told> {
         self.wait(seconds);
         let mut out = Vec::new();
-        self.watch.prepare(self.chair.now, &mut out);
+        self.watch.prepare(&self.chair.origin(), Phase::Treating, &mut out);
         self.watch.hear(raw, &self.chair.origin(), Phase::Treating, &mut out);
         self.watch.settle(self.chair.now, &mut out);
         told(&out)
@@ -46,7 +46,7 @@ impl Line {
     fn lose(&mut self) -> Vec<Told> {
         self.wait(10);
         let mut out = Vec::new();
-        self.watch.line_lost(&self.chair.origin(), Phase::Treating, &mut out);
+        self.watch.line_lost(&self.chair.origin(), &mut out);
         told(&out)
     }
 }
@@ -183,13 +183,43 @@ fn occurrences_never_fall_back_even_where_the_clock_does() {
 }
 
 #[test]
-fn a_flush_tells_what_was_held_back_and_nothing_that_is_still_on() {
+fn a_treatment_that_is_over_tells_what_was_held_back_and_closes_what_is_on() {
     let mut line = Line::new();
+    let over = |line: &mut Line| {
+        let mut out = Vec::new();
+        line.watch.treatment_over(&line.chair.origin(), &mut out);
+        told(&out)
+    };
+    assert_eq!(over(&mut line), []);
     line.hear(1);
-    let mut out = Vec::new();
-    line.watch.flush(&mut out);
-    assert_eq!(told(&out), []);
     line.hear(0);
-    line.watch.flush(&mut out);
-    assert_eq!(told(&out), [(Edge::End, 10, 20)]);
+    assert_eq!(over(&mut line), [(Edge::End, 10, 20)]);
+    line.hear(1);
+    assert_eq!(over(&mut line), [(Edge::EndTreatmentChanged, 30, 30)]);
+    assert_eq!(over(&mut line), []);
+    assert_eq!(line.hear(1), [(Edge::Start, 40, 40)], "it is still on");
+}
+
+#[test]
+fn a_count_ends_with_the_treatment_and_the_next_one_is_told_each_edge() {
+    let mut line = Line::new();
+    for _ in 0..4 {
+        line.hear(1);
+        line.hear_for(40, 0);
+    }
+    line.hear(1);
+    let rose = line.now();
+    let occurrence = u32::try_from(rose).unwrap();
+    let mut out = Vec::new();
+    line.watch.treatment_over(&line.chair.origin(), &mut out);
+    assert_eq!(
+        told(&out),
+        [
+            (Edge::Chattering { edges: 3 }, occurrence, 160),
+            (Edge::Start, occurrence, rose),
+            (Edge::EndTreatmentChanged, occurrence, rose),
+        ]
+    );
+    assert_eq!(line.hear(1).len(), 1);
+    assert_eq!(line.hear_for(40, 0).len(), 1);
 }
