@@ -189,9 +189,7 @@ impl Sealing {
         }
         self.silent = None;
         let origin = self.origin(moment, Some(slot));
-        let captures = self.normaliser.answered(Poll { origin, samples });
-        self.go_on(&captures, moment).await?;
-        for capture in captures {
+        for capture in self.normaliser.answered(Poll { origin, samples }) {
             self.seal(capture).await?;
         }
         self.accounted = Some(moment.at.after(self.chair.every));
@@ -205,20 +203,6 @@ impl Sealing {
             chair.seat = seat;
             chair.treatment_since = running.map(|running| running.started.into());
         });
-        Ok(())
-    }
-
-    /// The machine goes on with a treatment that a seat ended, because nothing was heard of it for long: from here on it
-    /// is another one, the patient's who waits.
-    async fn go_on(&mut self, captures: &[Capture], moment: Moment) -> Result<(), Cause> {
-        let is_new = captures.iter().any(|capture| matches!(capture.finding, Finding::TreatmentStarted));
-        let runs = self.shared.seats.running(&self.chair.name).is_some();
-        if is_new || runs || self.normaliser.phase() != Phase::Treating {
-            return Ok(());
-        }
-        let id = self.begin(moment.at).await?;
-        self.normaliser.treatment_changed(moment.at);
-        self.tell(moment, Some(id), Event::TreatmentStarted);
         Ok(())
     }
 
