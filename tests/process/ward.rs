@@ -68,3 +68,26 @@ async fn a_silent_machine_and_a_pulled_cable_are_plain_to_see() {
     assert!(page.contains("there is no such port") || page.contains("the port is gone"), "{page}");
     gateway.stop();
 }
+
+#[tokio::test]
+async fn a_restart_goes_on_with_the_treatment_of_the_same_machine_and_with_no_other_machines() {
+    let machine = Machine::start(Screen::default());
+    let home = Home::new(&Wishes { chairs: &[&machine], ..Wishes::default() });
+    let gateway = home.ready("debug");
+    gateway.until("the treatment", |line| line.contains("treatment started"));
+    gateway.until("a reading", |line| line.contains("kept"));
+    gateway.stop();
+
+    let gateway = home.ready("debug");
+    gateway.until("a reading", |line| line.contains("kept"));
+    let log = gateway.stop();
+    assert!(!log.iter().any(|line| line.contains("treatment started")), "{log:?}");
+
+    // The elapsed time agrees as well as before; only the machine's name says that it is another one.
+    let config = std::fs::read_to_string(home.config()).unwrap();
+    home.write("gateway.toml", &config.replace("asset-1", "asset-15"));
+    let gateway = home.ready("debug");
+    gateway.until("the other machine", |line| line.contains("the chair has another machine"));
+    gateway.until("the next treatment", |line| line.contains("treatment started"));
+    gateway.stop();
+}
