@@ -3,7 +3,8 @@
 mod show;
 
 use super::{Exit, complain};
-use crate::sim::demo::{self, DemoError, Verdict};
+use crate::sim::demo::{self, DemoError};
+use crate::sim::report::Verdict;
 use crate::sim::scenario::SHORTEST;
 use crate::sim::stage::{Plan, Stage};
 use crate::telemetry;

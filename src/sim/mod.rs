@@ -6,6 +6,7 @@ pub mod demo;
 pub mod holdings;
 pub mod pki;
 pub mod receiver;
+pub mod report;
 pub mod resource;
 pub mod scenario;
 pub mod stage;

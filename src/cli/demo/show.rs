@@ -1,6 +1,7 @@
 //! What the demo shows while it runs and at its end: a board on a terminal, plain lines elsewhere.
 
-use crate::sim::demo::{Verdict, View};
+use crate::sim::demo::View;
+use crate::sim::report::Verdict;
 use crate::sim::stage::{Plan, Stage};
 use crate::status::{Chair, Doing, Line, Seat};
 use std::fmt::Write as _;

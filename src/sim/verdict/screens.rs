@@ -74,16 +74,12 @@ fn seen_from(
     }
 }
 
-/// The screen at which each blood pressure of a treatment was first seen, with its three numbers.
-pub(super) fn measurements(ledger: &Ledger, treatment: &Treatment) -> Vec<(usize, [u16; 3])> {
-    let measured = ledger.done.iter().filter_map(|done| match done.act {
-        Act::MeasureBloodPressure { systolic, diastolic, pulse } => {
-            let first = ledger.shown.partition_point(|shown| shown.at < done.at);
-            Some((first, [systolic, diastolic, pulse]))
-        }
-        _ => None,
-    });
-    measured.filter(|(index, _)| treatment.screens.contains(index)).collect()
+/// The screens of a treatment at which a new blood pressure was first seen.
+pub(super) fn measurements(ledger: &Ledger, treatment: &Treatment) -> Vec<usize> {
+    let is_cuff = |act| matches!(act, Act::MeasureBloodPressure { .. });
+    let measured = ledger.done.iter().filter(|done| is_cuff(done.act));
+    let first_seen = measured.map(|done| ledger.shown.partition_point(|shown| shown.at < done.at));
+    first_seen.filter(|index| treatment.screens.contains(index)).collect()
 }
 
 /// What a screen says of a parameter; `None` where it says nothing a gateway could use.

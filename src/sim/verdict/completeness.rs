@@ -1,0 +1,151 @@
+//! The other half of the judgement: everything that should be at the receiver is there.
+
+use super::screens::{Treatment, is_same, measurements, said, treatments};
+use super::{Chair, Court, SYSTOLIC, Thing};
+use crate::config::device_map::MapEntry;
+use crate::model::parameter::Kind;
+use crate::sim::resource::{Content, Subject};
+use crate::sim::ward::Patient;
+use chairside_drivers::kit::simulator::{Act, Switch};
+use std::collections::{BTreeMap, HashMap};
+
+const PULSE: &str = "nibp_pulse_rate";
+
+impl Court<'_> {
+    /// Everything that should be there is there.
+    pub(super) fn completeness(&mut self) {
+        for (index, chair) in self.chairs.iter().enumerate() {
+            if !chair.seated {
+                continue;
+            }
+            for treatment in treatments(chair.ledger, chair.map) {
+                self.comparison.treatments += 1;
+                self.treatment(index, chair, &treatment);
+            }
+            self.alarm_edges(index, chair);
+        }
+    }
+
+    fn treatment(&mut self, place: usize, chair: &Chair<'_>, treatment: &Treatment) {
+        let name = chair.name;
+        let Some(seen_from) = &treatment.seen_from else {
+            self.comparison
+                .disagree(format!("{name}: a treatment too short to be recognised; make the demo longer"));
+            return;
+        };
+        let measured: Vec<&MapEntry> = chair
+            .map
+            .entries
+            .iter()
+            .filter(|entry| matches!(entry.parameter.row().kind, Kind::Measured | Kind::Total))
+            .collect();
+        let has = |index: usize, parameter| self.seen.contains(&(place, index, Thing::Parameter(parameter)));
+        let first =
+            treatment.screens.clone().find(|index| measured.iter().any(|it| has(*index, it.parameter)));
+        if first.is_some_and(|first| first < *seen_from.start()) {
+            self.comparison.wrong += 1;
+            self.comparison
+                .disagree(format!("{name}: readings from before the treatment could be recognised"));
+        }
+        let start = first.unwrap_or(*seen_from.end()).min(*seen_from.end());
+        let cuffs = measurements(chair.ledger, treatment);
+        let mut missing = Vec::new();
+        for index in start..=*treatment.screens.end() {
+            let Some(shown) = chair.ledger.shown.get(index) else { continue };
+            let before = (index > start).then(|| chair.ledger.shown.get(index - 1)).flatten();
+            let is_measured = index > start && cuffs.contains(&index);
+            for entry in &chair.map.entries {
+                let now = said(shown, entry);
+                let parameter = entry.parameter;
+                let due = match parameter.row().kind {
+                    Kind::Measured | Kind::Total => now.is_some(),
+                    Kind::Setting | Kind::State(_) => {
+                        now.is_some() && !before.is_some_and(|before| is_same(said(before, entry), now))
+                    }
+                    Kind::Spot if parameter.key() == PULSE => is_measured,
+                    // In the panel, below.
+                    Kind::Spot => continue,
+                };
+                let there = self.seen.contains(&(place, index, Thing::Parameter(parameter)));
+                if due && !there {
+                    missing.push(format!("{name}: {} of screen {index} is missing", parameter.key()));
+                }
+                if there && !due {
+                    self.comparison.wrong += 1;
+                    let words =
+                        format!("{name}: {} of screen {index} was no news and was sent", parameter.key());
+                    self.comparison.disagree(words);
+                }
+            }
+            let has_cuff = self.seen.contains(&(place, index, Thing::Cuff));
+            // Some machines have no cuff.
+            let shows_cuff = chair.map.entries.iter().any(|entry| entry.parameter.key() == SYSTOLIC);
+            if is_measured && shows_cuff && !has_cuff {
+                missing.push(format!("{name}: the blood pressure of screen {index} is missing"));
+            }
+            if has_cuff && !is_measured {
+                self.comparison.wrong += 1;
+                self.comparison
+                    .disagree(format!("{name}: the blood pressure of screen {index} was an old one"));
+            }
+        }
+        self.comparison.missing += missing.len() as u64;
+        missing.into_iter().for_each(|words| self.comparison.disagree(words));
+    }
+
+    /// Each alarm raised and cleared while a patient sat there is told once.
+    fn alarm_edges(&mut self, place: usize, chair: &Chair<'_>) {
+        let switched = |switch| {
+            let done = chair.ledger.done.iter().filter(|done| done.treatment.is_some());
+            done.filter(|done| done.act == Act::VenousPressureAlarm(switch)).count() as u64
+        };
+        let expected = (switched(Switch::On), switched(Switch::Off));
+        let found = self.alarms.get(&place).copied().unwrap_or_default();
+        if found != expected {
+            self.comparison.missing +=
+                expected.0.saturating_sub(found.0) + expected.1.saturating_sub(found.1);
+            let words = format!(
+                "{}: the alarm was raised {} and cleared {} times, the receiver has {} and {}",
+                chair.name, expected.0, expected.1, found.0, found.1
+            );
+            self.comparison.disagree(words);
+        }
+    }
+
+    /// One treatment of a seated patient is one Procedure of that pseudonym, and it is over.
+    pub(super) fn procedures(&mut self) {
+        let mut of_pseudonym: HashMap<&str, u64> = HashMap::new();
+        let mut open = 0_u64;
+        for (_, held) in self.holdings.iter() {
+            let Content::Procedure { status, subject: Subject::Pseudonym(pseudonym), .. } = &held.content
+            else {
+                continue;
+            };
+            *of_pseudonym.entry(pseudonym).or_default() += 1;
+            open += u64::from(&**status != "completed");
+        }
+        if open > 0 {
+            self.comparison
+                .disagree(format!("{open} Procedures are not completed although everybody has left"));
+        }
+        let expected = self.chairs.iter().filter(|chair| chair.seated).flat_map(|chair| {
+            treatments(chair.ledger, chair.map).into_iter().map(|treatment| treatment.patient)
+        });
+        let mut expected_of: BTreeMap<Patient, u64> = BTreeMap::new();
+        expected.for_each(|patient| *expected_of.entry(patient).or_default() += 1);
+        let found: u64 = of_pseudonym.values().sum();
+        if found != expected_of.values().sum::<u64>() {
+            self.comparison.missing += expected_of.values().sum::<u64>().saturating_sub(found);
+            let words = format!("{} treatments, {found} Procedures", expected_of.values().sum::<u64>());
+            self.comparison.disagree(words);
+        }
+        for (patient, treatments) in expected_of {
+            let procedures = self.pseudonyms.get(&patient).and_then(|it| of_pseudonym.get(&**it)).copied();
+            if procedures != Some(treatments) {
+                let words =
+                    format!("patient {}: {treatments} treatments, {procedures:?} Procedures", patient.0);
+                self.comparison.disagree(words);
+            }
+        }
+    }
+}
