@@ -264,7 +264,7 @@ impl<L: FnMut(&View) + Send> Director<'_, L> {
         self.verdict(comparison, polls, records, resources, elapsed)
     }
 
-    /// Each screen that left was an answered poll; only the very last one may have come too late.
+    /// Each screen that left was an answered poll, or one that the gateway counts as missed.
     fn polls(&mut self, chairs: &[Chair<'_>], last: &Snapshot) -> Polls {
         let mut polls = Polls::default();
         for (truth, chair) in chairs.iter().zip(&last.chairs) {
@@ -272,8 +272,9 @@ impl<L: FnMut(&View) + Send> Director<'_, L> {
             let answered = chair.figures.answered;
             polls.shown += shown;
             polls.answered += answered;
-            polls.missed += chair.figures.missed.values().sum::<u64>();
-            if truth.ledger.torn > 0 || !(answered..=answered + 1).contains(&shown) {
+            let missed: u64 = chair.figures.missed.values().sum();
+            polls.missed += missed;
+            if truth.ledger.torn > 0 || !(answered..=answered + missed).contains(&shown) {
                 let words = format!("{}: {shown} screens were sent, {answered} polls answered", truth.name);
                 self.disagreements.push(words);
             }
@@ -334,6 +335,7 @@ impl<L: FnMut(&View) + Send> Director<'_, L> {
             misattributed: comparison.misattributed,
             duplicates: comparison.duplicates,
             missing: comparison.missing,
+            told_as_gaps: comparison.told_as_gaps,
             disagreements,
         }
     }

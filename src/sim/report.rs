@@ -38,6 +38,8 @@ pub struct Verdict {
     pub duplicates: u64,
     /// Readings that should be there and are not.
     pub missing: u64,
+    /// Polls the gateway did not get to on this computer, each of them told to the receiver as a gap.
+    pub told_as_gaps: u64,
     /// What disagreed, in words; the first ones.
     pub disagreements: Vec<String>,
 }

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 pub const NAMESPACE: &str = "https://demo.chairside.invalid";
 
 /// Of a machine's life, this long passes between two polls ...
-const EVERY: Duration = Duration::from_secs(10);
+const EVERY: Duration = Duration::from_secs(20);
 /// ... but they come at least this often.
 const SELDOM: Duration = Duration::from_secs(1);
 

@@ -134,6 +134,12 @@ pub(super) fn verdict(verdict: &Verdict) -> String {
     row("wrong patient", verdict.misattributed.to_string());
     row("duplicates", verdict.duplicates.to_string());
     row("missing", verdict.missing.to_string());
+    if verdict.told_as_gaps > 0 {
+        row(
+            "busy computer",
+            format!("{} polls came too late and are at the receiver as gaps", verdict.told_as_gaps),
+        );
+    }
     for words in &verdict.disagreements {
         row("DISAGREES", words.clone());
     }

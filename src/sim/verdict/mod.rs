@@ -59,6 +59,8 @@ pub struct Comparison {
     pub misattributed: u64,
     /// Readings that should be there and are not.
     pub missing: u64,
+    /// Screens the gateway did not get to, and said so to the receiver.
+    pub told_as_gaps: u64,
     /// Observations that say again what another one says.
     pub duplicates: u64,
     /// The first disagreements, in words.
@@ -91,6 +93,7 @@ pub fn compare(chairs: &[Chair<'_>], holdings: &Holdings, namespace: &str) -> Co
         patients: HashMap::new(),
         seen: HashSet::new(),
         alarms: BTreeMap::new(),
+        gaps: BTreeMap::new(),
         comparison: Comparison::default(),
     };
     court.observations();
@@ -114,7 +117,17 @@ struct Court<'a> {
     seen: HashSet<(usize, usize, Thing)>,
     /// Alarm edges by chair: raised and cleared.
     alarms: BTreeMap<usize, (u64, u64)>,
+    /// Gaps by chair.
+    gaps: BTreeMap<usize, Vec<Gap>>,
     comparison: Comparison,
+}
+
+/// Polls the gateway says it missed, in milliseconds since 1970.
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    from: i64,
+    to: i64,
+    slots: u64,
 }
 
 /// What can be at the receiver once per screen.
@@ -206,7 +219,7 @@ impl<'a> Court<'a> {
     fn observation(&mut self, chair: usize, it: &'a Observation) {
         let meaning = self.meanings.of(&it.code);
         if let Meaning::Event = meaning {
-            self.comparison.gaps += 1;
+            self.gap(chair, it);
             return;
         }
         let name = self.chair(chair).name;
@@ -225,6 +238,17 @@ impl<'a> Court<'a> {
                 self.comparison
                     .disagree(format!("{name}: an Observation with a code nobody knows: {}", it.code));
             }
+        }
+    }
+
+    fn gap(&mut self, chair: usize, it: &Observation) {
+        self.comparison.gaps += 1;
+        let count = it.components.iter().find_map(|(_, found)| match found {
+            Found::Quantity(digits, _) => digits.parse().ok(),
+            _ => None,
+        });
+        if let (Some((from, to)), Some(slots)) = (it.period, count) {
+            self.gaps.entry(chair).or_default().push(Gap { from, to, slots });
         }
     }
 

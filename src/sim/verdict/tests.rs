@@ -327,3 +327,29 @@ fn nothing_at_all_does_not_agree() {
     assert!(!comparison.agrees());
     assert!(comparison.missing > 100);
 }
+
+#[test]
+fn a_lost_poll_is_missing_unless_the_receiver_was_told_of_the_gap() {
+    let afternoon = Afternoon::new();
+    let lost = afternoon.ledger.shown[6].at.as_micros();
+    let at = jiff::Timestamp::from_microsecond(lost + 3_000).unwrap().to_string();
+    let mut entries = honest(&afternoon);
+    entries.retain(|entry| entry["resource"]["effectiveDateTime"] != json!(at));
+    let comparison = afternoon.judged(&held(entries.clone()));
+    assert!(comparison.missing > 10 && !comparison.agrees());
+
+    let event = |code: &str| json!({"coding": [{"system": format!("{NAMESPACE}/event"), "code": code}]});
+    let until = jiff::Timestamp::from_microsecond(lost + 10_000_000).unwrap().to_string();
+    entries.push(put(
+        "Observation",
+        77,
+        json!({
+            "status": "final", "code": event("gap"), "effectivePeriod": {"start": at, "end": until},
+            "subject": {"reference": format!("Device/{}", id(1))},
+            "component": [{"code": event("slots"), "valueQuantity": {"value": 1, "code": "1"}}],
+        }),
+    ));
+    let comparison = afternoon.judged(&held(entries));
+    assert!(comparison.agrees(), "{comparison:#?}");
+    assert_eq!(comparison.told_as_gaps, 1);
+}
