@@ -2,7 +2,7 @@
 //!
 //! A subcommand is a file with an argument type and `pub(super) fn run(args) -> Exit`. It prints its own
 //! result to standard output, its errors to standard error, and never panics. One that waits for something makes its
-//! runtime with [`block_on`].
+//! runtime with `block_on`.
 
 mod check;
 mod demo;

@@ -8,6 +8,7 @@
     reason = "a test may say what must hold in the shortest way"
 )]
 
+#[expect(dead_code, reason = "shared with other tests, which use more of it")]
 #[path = "../support/gateway.rs"]
 mod gateway;
 #[path = "../support/machine.rs"]
@@ -15,6 +16,7 @@ mod machine;
 mod peer;
 #[path = "../support/pki.rs"]
 mod pki;
+#[expect(dead_code, reason = "shared with other tests, which use more of it")]
 #[path = "../support/receiver.rs"]
 mod receiver;
 
@@ -91,15 +93,18 @@ fn the_public_frame_arrives_through_nginx_and_a_resend_after_a_restart_makes_no_
     std::fs::remove_dir_all(home.state().join("spool/settlement")).unwrap();
     let gateway = home.ready("info");
     let after = peer.until("everything a second time", |held| {
-        before.versions.keys().filter(|key| key.starts_with("Observation/")).all(|key| {
-            held.versions.get(key).is_some_and(|versions| *versions > before.versions[key])
-        })
+        before
+            .versions
+            .keys()
+            .filter(|key| key.starts_with("Observation/"))
+            .all(|key| held.versions.get(key).is_some_and(|versions| *versions > before.versions[key]))
     });
     gateway.stop();
     for (key, resource) in before.resources.iter().filter(|(key, _)| key.starts_with("Observation/")) {
         assert_eq!(after.resources.get(key), Some(resource), "{key} came back as something else");
     }
-    let readings = |held: &Held| PUBLIC_READINGS.iter().flat_map(|(code, _, _)| held.observations(code)).count();
+    let readings =
+        |held: &Held| PUBLIC_READINGS.iter().flat_map(|(code, _, _)| held.observations(code)).count();
     assert_eq!(readings(&before), readings(&after), "a reading came twice");
     assert!(after.wrong.is_empty(), "{:?}", after.wrong);
     assert!(!format!("{:?}", after.resources).contains("4711"));
@@ -128,6 +133,7 @@ fn nginx_refusing_our_certificate_pauses_delivery_and_loses_nothing() {
     let (code, status, _) = home.ask(&["spool", "status", "--json"], "");
     assert_eq!(code, Some(0));
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-    let refused = status.pointer("/upstreams/0/refused").unwrap_or_else(|| panic!("no count of refusals: {status}"));
+    let refused =
+        status.pointer("/upstreams/0/refused").unwrap_or_else(|| panic!("no count of refusals: {status}"));
     assert_eq!(refused, 0, "a refused certificate is no reason to refuse a record");
 }

@@ -41,7 +41,8 @@ impl Peer {
             .expect("start the receiver: is Python there, and CHAIRSIDE_PYTHON right?");
         let mut line = String::new();
         BufReader::new(receiver.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let behind: u16 = line.trim().parse().expect("the receiver says its port: is fhir.resources installed?");
+        let behind: u16 =
+            line.trim().parse().expect("the receiver says its port: is fhir.resources installed?");
 
         // nginx cannot choose a port by itself; one that was free a moment ago is as near as it gets.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
