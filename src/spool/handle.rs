@@ -57,7 +57,10 @@ pub fn start(mut spool: impl Spool + 'static) -> std::io::Result<(SpoolHandle, J
             match call {
                 Call::Do(act) => act(&mut spool),
                 Call::Close(answer) => {
-                    let _ = answer.send(spool.close());
+                    let closed = spool.close();
+                    // Whoever hears that it is closed may open it again at once.
+                    drop(spool);
+                    let _ = answer.send(closed);
                     return;
                 }
             }
