@@ -45,7 +45,8 @@ impl Encoder {
             }
             .into(),
             category: Some(codes::snomed("265764009", "Renal dialysis").into()),
-            code: Some(codes::snomed("302497006", "Hemodialysis").into()),
+            // The kind of treatment can change from minute to minute; the modality readings that are part of it say it.
+            code: None,
             subject: self.patient_reference(ids, &seated.pseudonym),
             performed_period: instant::period(started, ended, &self.zone),
             used_reference: self.device_reference(ids, machine).into_iter().collect(),
