@@ -167,17 +167,22 @@ fn entry(response: &EntryResponse, asked: Asked<'_>) -> Outcome {
             }
             Nature::Invalid => Outcome::Refused(reason),
         },
-        401 | 403 => Outcome::Pause(not_admitted(status)),
+        401 | 403 | 407 => Outcome::Pause(not_admitted(status)),
         404 => Outcome::Missing(Box::new(Outcome::Pause(no_client_ids(status)))),
         410 => Outcome::Missing(Box::new(Outcome::Refused(reason))),
         405 | 406 | 415 | 501 => Outcome::Pause(no_client_ids(status)),
         409 | 412 => Outcome::Conflict(reason),
         429 => Outcome::Throttled,
-        402 | 407 | 411 | 413 | 414 | 416..=421 | 423 | 424 | 426..=428 | 430..500 => {
-            Outcome::Refused(reason)
+        402 | 411 | 413 | 414 | 416..=420 | 426..=428 | 430..500 => match issues.nature() {
+            Nature::Temporary => Outcome::Again,
+            Nature::NotAdmitted => Outcome::Pause(not_admitted(status)),
+            Nature::Invalid => Outcome::Refused(reason),
+        },
+        // 202 is a promise; 408, 5xx, another server (421), a lock (423) and another entry's failure (424) are "try
+        // again"; what is below 100 or above 599 is no HTTP.
+        0..=199 | 202 | 203 | 205..=303 | 305..400 | 408 | 421 | 423..=425 | 500 | 502..=u16::MAX => {
+            Outcome::Again
         }
-        // 202 is a promise, 408 and 5xx are "try again", and what is below 100 or above 599 is no HTTP.
-        0..=199 | 202 | 203 | 205..=303 | 305..400 | 408 | 425 | 500 | 502..=u16::MAX => Outcome::Again,
     }
 }
 
