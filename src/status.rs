@@ -294,7 +294,8 @@ impl UpstreamState {
     fn follows(&mut self, state: &forward::State) {
         self.resources = state.resources;
         self.last_success = state.last_success.map(Moment::from);
-        self.trouble = state.condition.trouble().map(|(trouble, paused)| Stopped {
+        let setback = state.setback.as_ref().map(|trouble| (trouble, false));
+        self.trouble = state.condition.trouble().or(setback).map(|(trouble, paused)| Stopped {
             code: trouble.code.to_owned(),
             text: trouble.to_string(),
             paused,

@@ -187,6 +187,16 @@ pub struct SendPolicy {
     pub alarms: Wanted,
 }
 
+impl SendPolicy {
+    /// All that can be asked for.
+    pub const EVERYTHING: SendPolicy = SendPolicy {
+        every: Every::Poll,
+        settings: Changes::OnChange,
+        spot: Wanted::Yes,
+        alarms: Wanted::Yes,
+    };
+}
+
 /// How often measured values are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Every {

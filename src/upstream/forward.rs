@@ -24,6 +24,8 @@ const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// How often a paused upstream looks whether a person has put it right.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// What keeps some records back is told until it was not met for this long; records kept back are tried more often.
+const SETBACK_TOLD: Duration = Duration::from_secs(150);
 
 /// What an upstream is doing, for `status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub struct State {
     pub resources: u64,
     /// When the receiver last took something.
     pub last_success: Option<Timestamp>,
+    /// What keeps some records back while the others go on.
+    pub setback: Option<Trouble>,
 }
 
 /// How it stands with the receiver.
@@ -82,6 +86,8 @@ pub async fn forward<U: Upstream>(
         backoff: Backoff::default(),
         retries: BTreeSet::new(),
         corrected: BTreeMap::new(),
+        stranded: Vec::new(),
+        set_back: None,
     };
     forwarder.run(std::pin::pin!(stop)).await;
 }
@@ -96,6 +102,10 @@ struct Forwarder<U> {
     retries: BTreeSet<Tick>,
     /// How far corrections got that were broken off, by their own sequence.
     corrected: BTreeMap<Sequence, Sequence>,
+    /// Leased records whose verdict the spool did not take; they are handed back before anything else is leased.
+    stranded: Vec<Sequence>,
+    /// When something last kept records back.
+    set_back: Option<Tick>,
 }
 
 /// Whether to go on forwarding.
@@ -108,9 +118,15 @@ enum Onward {
 impl<U: Upstream> Forwarder<U> {
     async fn run(mut self, mut stop: Pin<&mut (impl Future<Output = ()> + Send)>) {
         let mut news = self.spool.subscribe();
+        let Ok(status) = self.spool.status().await else { return };
+        self.upstream.begins_behind(Sequence(status.last));
         loop {
             news.mark_unchanged();
-            let idle = match self.both_lanes(stop.as_mut()).await {
+            let turn = match self.hand_back_stranded().await {
+                Ok(()) => self.both_lanes(stop.as_mut()).await,
+                Err(error) => Err(error),
+            };
+            let idle = match turn {
                 Ok(Some(busy)) => !busy,
                 Ok(None) | Err(SpoolError::Closed) => return,
                 Err(error) => {
@@ -154,12 +170,27 @@ impl<U: Upstream> Forwarder<U> {
                 continue;
             }
             busy = true;
+            // Whatever fails from here on, no record may stay leased; one that is settled by then stays settled.
+            self.stranded = leased.iter().map(|stored| stored.sequence).collect();
             let next = self.handle(leased).await?;
+            self.stranded.clear();
             if self.take_in(next, stop.as_mut()).await == Onward::Stop {
                 return Ok(None);
             }
         }
         Ok(Some(busy))
+    }
+
+    /// Hands back what was leased when the spool failed, untried.
+    async fn hand_back_stranded(&mut self) -> Result<(), SpoolError> {
+        if self.stranded.is_empty() {
+            return Ok(());
+        }
+        let untried = |sequence: &Sequence| (*sequence, Verdict::Retry { not_before: Tick::ZERO });
+        let verdicts = self.stranded.iter().map(untried).collect();
+        self.spool.settle(&self.upstream.name().clone(), verdicts).await?;
+        self.stranded.clear();
+        Ok(())
     }
 
     /// Delivers what was leased and settles every record of it, whatever became of it.
@@ -188,7 +219,7 @@ impl<U: Upstream> Forwarder<U> {
     /// Rewrites what was delivered under the wrong binding: every record of the treatment before the correction.
     async fn correct(&mut self, correction: Correction, own: Sequence) -> Result<Delivery, SpoolError> {
         let mut delivery = Delivery::default();
-        let mut refused = Vec::new();
+        let mut refused: Vec<RefusedPart> = Vec::new();
         loop {
             let after = self.corrected.get(&own).copied().unwrap_or(Sequence(0));
             let mut page = self.spool.read_treatment(correction.treatment, after, LEASE).await?;
@@ -196,6 +227,7 @@ impl<U: Upstream> Forwarder<U> {
             let Some(last) = page.last().map(|stored| stored.sequence) else { break };
             let page_delivery = self.upstream.correct(correction, &page).await;
             delivery.resources += page_delivery.resources;
+            delivery.setback = page_delivery.setback.or(delivery.setback);
             let settled = page.iter().all(|stored| is_settled(stored.sequence, &page_delivery.verdicts));
             for (_, verdict) in page_delivery.verdicts {
                 if let Verdict::Refused(reason) = verdict {
@@ -216,7 +248,8 @@ impl<U: Upstream> Forwarder<U> {
 
     /// Settles a verdict for every record; one without is handed back.
     async fn settle(&mut self, records: &[Stored], delivery: Delivery) -> Result<Next, SpoolError> {
-        let Delivery { mut verdicts, resources, next } = delivery;
+        let Delivery { mut verdicts, resources, next, setback } = delivery;
+        self.tell(setback);
         let handed_back = match next {
             // Not at once, or an upstream that says nothing would be asked without a pause.
             Next::Continue => self.clock.tick().after(SHORTEST_WAIT),
@@ -257,6 +290,31 @@ impl<U: Upstream> Forwarder<U> {
             self.enter(Condition::Connected);
         }
         Ok(next)
+    }
+
+    /// Tells what keeps records back, and takes it back once it was not met for a while.
+    fn tell(&mut self, setback: Option<Trouble>) {
+        let now = self.clock.tick();
+        let upstream = self.upstream.name().clone();
+        match setback {
+            Some(trouble) => {
+                self.set_back = Some(now);
+                self.state.send_if_modified(|state| {
+                    let is_new = state.setback.as_ref() != Some(&trouble);
+                    if is_new {
+                        tracing::error!(%upstream, code = trouble.code, "records are kept back: {trouble}");
+                        state.setback = Some(trouble);
+                    }
+                    is_new
+                });
+            }
+            None if self.set_back.is_some_and(|at| now.since(at) >= SETBACK_TOLD) => {
+                self.set_back = None;
+                tracing::info!(%upstream, "no more records are kept back");
+                self.state.send_modify(|state| state.setback = None);
+            }
+            None => {}
+        }
     }
 
     /// Does what the upstream asks for: goes on, or waits.

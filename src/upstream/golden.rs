@@ -1,7 +1,7 @@
 //! The golden resources: one file a kind under `fixtures/fhir`, plain JSON so that validators nobody here wrote can read
 //! them too. `CHAIRSIDE_BLESS=1 cargo test golden` writes them anew; look at the difference before committing it.
 
-use super::fhir::encode::{Encoded, Part};
+use super::fhir::encode::{Encoded, Part, Then};
 use super::fhir::r4::{self, Resource};
 use super::fhir::testing::{Bindings, NOON, Site, TREATMENT, number, origin, stored, stored_at, value};
 use crate::config::settings::{Subject, Unseated};
@@ -138,7 +138,12 @@ fn resources() -> BTreeMap<String, String> {
     let corrected = seated();
     corrected.bind(TREATMENT, "PSN-90aa17c3d04e");
     let record = inside(22, one(number("venous_pressure", "142")));
-    add("withdrawn", &site, &corrected, site.encoder().withdraw(&record, &corrected, Revision(1)));
+    add(
+        "withdrawn",
+        &site,
+        &corrected,
+        site.encoder().withdraw(&record, &corrected, Revision(1), Then::AsNow),
+    );
 
     all.insert("batch".to_owned(), {
         let whole = inside(

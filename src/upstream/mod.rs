@@ -16,10 +16,16 @@ use std::time::Duration;
 pub trait Upstream: Send {
     /// Its name in the configuration.
     fn name(&self) -> &UpstreamName;
+    /// Said once, before anything else: records up to this one were there before this process began to deliver, so that
+    /// an earlier one may have written them.
+    fn begins_behind(&mut self, last: Sequence);
     /// Delivers a batch and says what became of each record. A retry sends the same resources under the same ids.
     fn deliver(&mut self, batch: &[Stored]) -> impl Future<Output = Delivery> + Send;
     /// Rewrites records of a corrected treatment: the old ids become `entered-in-error`, the right ones get new ids.
     /// The records are not leased; the forwarder settles the correction once all of them have a verdict.
+    ///
+    /// A record that is known not to have been written is left alone; where a resource cannot be taken back, the
+    /// upstream pauses and the correction stays open.
     fn correct(&mut self, correction: Correction, batch: &[Stored]) -> impl Future<Output = Delivery> + Send;
 }
 
@@ -32,6 +38,8 @@ pub struct Delivery {
     pub resources: u64,
     /// Whether to go on.
     pub next: Next,
+    /// What keeps some of the records back, while the others go on.
+    pub setback: Option<Trouble>,
 }
 
 /// What the forwarder does next.

@@ -7,14 +7,14 @@ mod validity;
 use crate::clock::Clock;
 use crate::config::settings::{KeySource, MinTls, UpstreamSettings};
 use crate::model::time::{ClockTrust, Timestamp};
+use crate::privacy::key_source::{KeySourceError, read_secret};
 use crate::upstream::Trouble;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use std::error::Error;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A TLS client that is ready to connect.
@@ -35,7 +35,7 @@ pub fn client(settings: &UpstreamSettings, clock: &Arc<dyn Clock>) -> Result<Cli
     let roots = roots(&settings.ca)?;
     let chain = chain(&settings.certificate)?;
     let valid_until = usable_until(&chain, &settings.certificate, now, trust)?;
-    let key = key(&settings.key)?;
+    let key = key(&settings.key).map_err(key_trouble)?;
     let versions: &[_] = match settings.min_tls {
         MinTls::V1_3 => &[&rustls::version::TLS13],
         // Every suite that rustls has for TLS 1.2 is AEAD with ephemeral keys.
@@ -120,37 +120,33 @@ fn usable_until(
     if now > until { Err(own_certificate_expired(file)) } else { Ok(until) }
 }
 
-fn key(source: &KeySource) -> Result<PrivateKeyDer<'static>, Trouble> {
-    let path = match source {
-        KeySource::Credential(name) => credential(name)?,
-        KeySource::File { path, .. } => path.clone(),
-    };
-    let remedy = "put the private key of our certificate there, as PEM without a password, mode 0600";
-    let bad = |what: &str| own("own_key_unusable", format!("the key {} {what}", path.display()), remedy);
-    let text = std::fs::read(&path).map_err(|error| bad(&unreadable(&error)))?;
-    let text = zeroize::Zeroizing::new(text);
-    if matches!(source, KeySource::File { .. }) {
-        let mode = std::fs::metadata(&path).map_err(|error| bad(&unreadable(&error)))?.permissions().mode();
-        if mode & 0o077 != 0 {
-            return Err(own(
-                "own_key_open",
-                format!("the key {} can be read by others (mode {:04o})", path.display(), mode & 0o7777),
-                "chmod 600 it, and have a new one made if somebody may have read it",
-            ));
-        }
-    }
-    PrivateKeyDer::from_pem_slice(&text).map_err(|_| bad("has no private key in it"))
+/// Why there is no key to use.
+enum KeyFault {
+    Source(KeySourceError),
+    NoKey,
 }
 
-fn credential(name: &str) -> Result<PathBuf, Trouble> {
-    std::env::var_os("CREDENTIALS_DIRECTORY").map(|folder| PathBuf::from(folder).join(name)).ok_or_else(
-        || {
-            own(
-                "own_key_unusable",
-                format!("the credential {name} is not there: not started by systemd"),
-                "start the service with systemd and LoadCredential=, or name a key file",
-            )
-        },
+fn key(source: &KeySource) -> Result<PrivateKeyDer<'static>, KeyFault> {
+    let text = read_secret(source).map_err(KeyFault::Source)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|_| KeyFault::NoKey)
+}
+
+fn key_trouble(fault: KeyFault) -> Trouble {
+    let (code, what) = match fault {
+        KeyFault::NoKey => ("own_key_unusable", "the file of our key has no private key in it".to_owned()),
+        KeyFault::Source(error @ KeySourceError::OpenToOthers { .. }) => {
+            let remedy = "and have a new one made if somebody may have read it";
+            return own("own_key_open", error.to_string(), remedy);
+        }
+        KeyFault::Source(KeySourceError::Read { path, source }) => {
+            ("own_key_unusable", format!("the key {} {}", path.display(), unreadable(&source)))
+        }
+        KeyFault::Source(error) => ("own_key_unusable", error.to_string()),
+    };
+    own(
+        code,
+        what,
+        "`key` must name the private key of our certificate, as PEM without a password, mode 0600",
     )
 }
 
@@ -180,6 +176,8 @@ impl rustls::time_provider::TimeProvider for HouseTime {
 /// What a failed connection means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkFault {
+    /// There was no connection: nothing of the request can have arrived.
+    Unreached(Trouble),
     /// The network or the receiver is not there now.
     Away(Trouble),
     /// The receiver ended the connection without a word: it went away, or it refuses our certificate.

@@ -18,6 +18,8 @@ const MOST_BYTES: usize = 1 << 20;
 const FAULTS_BEFORE_SEARCH: u32 = 5;
 /// A search that finds this many faults and nothing that is taken is no search: the server is down.
 const FAULTS_OF_A_SEARCH: u32 = 12;
+/// After each answer without throttling a batch may be this much larger again.
+const RECOVERY: usize = 10;
 
 /// One resource on its way.
 #[derive(Debug)]
@@ -32,21 +34,26 @@ pub(super) struct Parcel<'a> {
 pub(super) enum Fate {
     /// The server's word for it.
     Judged(Outcome),
-    /// The server was not asked, or its answer was about all of them.
+    /// The server was not asked.
     Untried,
+    /// It was sent, and no answer says what became of it: it may be there.
+    Unknown,
 }
 
 /// Carries parcels, and learns how large a batch the server takes.
 #[derive(Debug)]
 pub(super) struct Courier {
     clock: Arc<dyn Clock>,
+    /// What the server can read at once. It never grows: a size limit stays.
     most_entries: usize,
+    /// What the server can take at once just now. It grows again once the server is at ease.
+    pace: usize,
     faults: u32,
 }
 
 impl Courier {
     pub(super) const fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, most_entries: MOST_ENTRIES, faults: 0 }
+        Self { clock, most_entries: MOST_ENTRIES, pace: MOST_ENTRIES, faults: 0 }
     }
 
     /// Carries them all, unless the server or the way to it makes that pointless; then the rest stays untried.
@@ -71,7 +78,10 @@ impl Courier {
             if !rest.is_empty() {
                 waiting.push_front(rest);
             }
-            let judgement = self.ask(post, parcels, &round.entries, range.clone()).await;
+            let (judgement, arrival) = self.ask(post, parcels, &round.entries, range.clone()).await;
+            if arrival == Arrival::Possible {
+                round.leave_open(range.clone());
+            }
             let halved = self.take(judgement, range, &mut round);
             for range in halved.into_iter().flatten().rev() {
                 waiting.push_front(range);
@@ -86,7 +96,8 @@ impl Courier {
     /// The front of the range that fits into one batch, and what remains.
     fn fitting(&self, entries: &[String], range: Range<usize>) -> Option<(Range<usize>, Range<usize>)> {
         let mut bytes = 0;
-        let fits = entries.get(range.clone())?.iter().take(self.most_entries).take_while(|entry| {
+        let most = self.most_entries.min(self.pace);
+        let fits = entries.get(range.clone())?.iter().take(most).take_while(|entry| {
             bytes += entry.len() + 1;
             bytes <= MOST_BYTES
         });
@@ -101,16 +112,20 @@ impl Courier {
         parcels: &[Parcel<'_>],
         entries: &[String],
         range: Range<usize>,
-    ) -> Judgement {
+    ) -> (Judgement, Arrival) {
         let bundle = batch(entries.get(range.clone()).unwrap_or_default());
         match post.post(bundle).await {
             Ok(answer) => {
                 let parcels = parcels.get(range).unwrap_or_default();
                 let asked = parcels.iter().map(|it| Asked { id: it.resource.id(), needs: it.needs });
-                judge(answer.reply(), &asked.collect::<Vec<_>>(), self.clock.now().0)
+                let judgement = judge(answer.reply(), &asked.collect::<Vec<_>>(), self.clock.now().0);
+                (judgement, Arrival::Possible)
             }
-            Err(LinkFault::Away(why) | LinkFault::Cut(why)) => Judgement::Wait { at_least: None, why },
-            Err(LinkFault::Distrust(trouble)) => Judgement::Pause(trouble),
+            Err(LinkFault::Unreached(why)) => (Judgement::Wait { at_least: None, why }, Arrival::Impossible),
+            Err(LinkFault::Away(why) | LinkFault::Cut(why)) => {
+                (Judgement::Wait { at_least: None, why }, Arrival::Possible)
+            }
+            Err(LinkFault::Distrust(trouble)) => (Judgement::Pause(trouble), Arrival::Impossible),
         }
     }
 
@@ -124,8 +139,14 @@ impl Courier {
         match judgement {
             Judgement::Entries(outcomes) => {
                 self.faults = 0;
+                // Once per answer, however many of its entries say so.
+                self.pace = if outcomes.contains(&Outcome::Throttled) {
+                    (self.pace.min(range.len()) / 2).max(1)
+                } else {
+                    (self.pace + RECOVERY).min(MOST_ENTRIES)
+                };
                 for (index, outcome) in range.zip(outcomes) {
-                    self.take_entry(index, outcome, round);
+                    take_entry(index, outcome, round);
                 }
                 None
             }
@@ -157,22 +178,6 @@ impl Courier {
         }
     }
 
-    fn take_entry(&mut self, index: usize, outcome: Outcome, round: &mut Round) {
-        match outcome {
-            Outcome::Pause(trouble) => round.next = Next::Pause(trouble),
-            Outcome::Throttled => {
-                self.most_entries = (self.most_entries / 2).max(1);
-                if round.next == Next::Continue {
-                    round.next = Next::Wait { at_least: None, why: throttled() };
-                }
-            }
-            outcome => {
-                round.taken += u32::from(outcome == Outcome::Accepted);
-                round.set(index, outcome);
-            }
-        }
-    }
-
     /// A server that fails again and again may fail because of one entry: look for it by halving.
     fn search(&mut self, why: Trouble, range: Range<usize>, round: &mut Round) -> Option<[Range<usize>; 2]> {
         self.faults = self.faults.saturating_add(1);
@@ -190,6 +195,32 @@ impl Courier {
     }
 }
 
+/// Whether what was posted may have reached the server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Arrival {
+    Possible,
+    Impossible,
+}
+
+fn take_entry(index: usize, outcome: Outcome, round: &mut Round) {
+    match outcome {
+        Outcome::Pause(trouble) => {
+            round.not_taken(index);
+            round.next = Next::Pause(trouble);
+        }
+        Outcome::Throttled => {
+            round.not_taken(index);
+            if round.next == Next::Continue {
+                round.next = Next::Wait { at_least: None, why: throttled() };
+            }
+        }
+        outcome => {
+            round.taken += u32::from(outcome == Outcome::Accepted);
+            round.set(index, outcome);
+        }
+    }
+}
+
 /// One call of [`Courier::carry`].
 struct Round {
     fates: Vec<Fate>,
@@ -204,6 +235,16 @@ impl Round {
         if let Some(fate) = self.fates.get_mut(index) {
             *fate = Fate::Judged(outcome);
         }
+    }
+
+    fn not_taken(&mut self, index: usize) {
+        if let Some(fate) = self.fates.get_mut(index) {
+            *fate = Fate::Untried;
+        }
+    }
+
+    fn leave_open(&mut self, range: Range<usize>) {
+        self.fates.get_mut(range).unwrap_or_default().fill(Fate::Unknown);
     }
 }
 

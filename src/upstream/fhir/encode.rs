@@ -50,6 +50,8 @@ pub enum Encoded {
 /// The resources of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendering {
+    /// The binding under which they are written.
+    pub revision: Revision,
     /// What has to stand at the receiver first, in the order of writing.
     pub needs: Vec<Need>,
     /// The resources that are the record.
@@ -97,6 +99,15 @@ pub enum Standing {
     Valid,
     /// It was written under a binding that was wrong: `entered-in-error`.
     Withdrawn,
+}
+
+/// What the receiver was to be sent when a record was written that is now taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// What it is to be sent now: this process wrote it.
+    AsNow,
+    /// An earlier process wrote it, perhaps for another `send`: all that any `send` lets through.
+    Unknown,
 }
 
 impl Need {
@@ -154,14 +165,24 @@ impl Encoder {
 
     /// What takes the record back that was written under the binding `old`.
     #[must_use]
-    pub fn withdraw(&self, stored: &Stored, identities: &dyn Identities, old: Revision) -> Encoded {
+    pub fn withdraw(
+        &self,
+        stored: &Stored,
+        identities: &dyn Identities,
+        old: Revision,
+        then: Then,
+    ) -> Encoded {
         let Some(treatment) = stored.record.treatment() else { return Encoded::Skip };
         let seated = self.seated(identities, treatment, old);
         let was_written = seated.is_some() || self.unseated == Unseated::Machine;
         if !was_written || !is_about_a_treatment(stored.record.body()) {
             return Encoded::Skip;
         }
-        self.encode_as(stored, identities, seated, Standing::Withdrawn)
+        let encoder = match then {
+            Then::AsNow => self,
+            Then::Unknown => &Self { send: SendPolicy::EVERYTHING, ..self.clone() },
+        };
+        encoder.encode_as(stored, identities, seated, Standing::Withdrawn)
     }
 
     /// What the record becomes under the binding `new`, as the replacement of what was withdrawn.
@@ -247,7 +268,8 @@ impl Encoder {
         if parts.is_empty() {
             return Encoded::Skip;
         }
-        Encoded::Write(Rendering { needs: scene.needs_in_order(), parts })
+        let revision = scene.revision();
+        Encoded::Write(Rendering { revision, needs: scene.needs_in_order(), parts })
     }
 
     /// Whether the receiver could be sent anything of the record once it has a patient.
@@ -335,8 +357,11 @@ impl Scene<'_> {
     }
 
     pub(super) fn observation_id(&self, part: u16) -> Uuid {
-        let revision = self.seated.as_ref().map_or(Revision(0), |seated| seated.revision);
-        self.ids.observation(self.stored, part, revision)
+        self.ids.observation(self.stored, part, self.revision())
+    }
+
+    fn revision(&self) -> Revision {
+        self.seated.as_ref().map_or(Revision(0), |seated| seated.revision)
     }
 
     /// The labels every resource of this record carries.

@@ -147,7 +147,14 @@ impl Post for Link {
             .body(bundle);
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return Err(self.judge(&error)),
+            Err(error) => {
+                return Err(match self.judge(&error) {
+                    LinkFault::Away(why) | LinkFault::Cut(why) if error.is_connect() => {
+                        LinkFault::Unreached(why)
+                    }
+                    fault => fault,
+                });
+            }
         };
         self.cuts = 0;
         if let Some(open) = &mut self.open {

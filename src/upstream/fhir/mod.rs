@@ -6,6 +6,7 @@ mod courier;
 mod device;
 pub mod encode;
 mod event;
+mod history;
 mod ids;
 mod instant;
 mod link;

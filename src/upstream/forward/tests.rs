@@ -29,13 +29,14 @@ struct Told {
     clock: Arc<dyn Clock>,
     script: Arc<Mutex<Script>>,
     saw: Arc<Mutex<Vec<Saw>>>,
+    behind: Arc<Mutex<Option<Sequence>>>,
 }
 
 fn all(verdict: &Verdict, batch: &[Stored]) -> Delivery {
     Delivery {
         verdicts: batch.iter().map(|stored| (stored.sequence, verdict.clone())).collect(),
         resources: u64::from(matches!(verdict, Verdict::Delivered { .. })) * batch.len() as u64,
-        next: Next::Continue,
+        ..Delivery::default()
     }
 }
 
@@ -56,6 +57,10 @@ impl Upstream for Told {
     fn name(&self) -> &UpstreamName {
         &self.name
     }
+    fn begins_behind(&mut self, last: Sequence) {
+        assert!(self.saw.lock().unwrap().is_empty(), "said before anything else");
+        *self.behind.lock().unwrap() = Some(last);
+    }
     async fn deliver(&mut self, batch: &[Stored]) -> Delivery {
         let second = self.clock.tick().as_micros() / 1_000_000;
         self.saw.lock().unwrap().push(Saw::Delivered(second, numbers(batch)));
@@ -71,6 +76,7 @@ struct Ward {
     spool: SpoolHandle,
     script: Arc<Mutex<Script>>,
     saw: Arc<Mutex<Vec<Saw>>>,
+    behind: Arc<Mutex<Option<Sequence>>>,
     state: watch::Receiver<State>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
@@ -79,18 +85,31 @@ struct Ward {
 impl Ward {
     async fn with(records: Vec<Record>, script: Script) -> Self {
         let name = UpstreamName::new("ehr").unwrap();
-        let (spool, _) = start(MemorySpool::new(StoreId([3; 16]), std::slice::from_ref(&name))).unwrap();
+        let spool = MemorySpool::new(StoreId([3; 16]), std::slice::from_ref(&name));
+        Self::over(spool, records, script).await
+    }
+
+    async fn over(spool: impl crate::spool::Spool + 'static, records: Vec<Record>, script: Script) -> Self {
+        let name = UpstreamName::new("ehr").unwrap();
+        let (spool, _) = start(spool).unwrap();
         spool.append(records, Urgency::Now).await.unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(Timestamp::from_micros(0)));
         let (script, saw) = (Arc::new(Mutex::new(script)), Arc::default());
-        let told = Told { name, clock: clock.clone(), script: Arc::clone(&script), saw: Arc::clone(&saw) };
+        let behind: Arc<Mutex<_>> = Arc::default();
+        let told = Told {
+            name,
+            clock: clock.clone(),
+            script: Arc::clone(&script),
+            saw: Arc::clone(&saw),
+            behind: Arc::clone(&behind),
+        };
         let (sender, state) = watch::channel(State::default());
         let (stop, stopped) = oneshot::channel::<()>();
         let stop_future = async move {
             let _ = stopped.await;
         };
         let task = tokio::spawn(forward(told, spool.clone(), clock, sender, stop_future));
-        Self { spool, script, saw, state, stop, task }
+        Self { spool, script, saw, behind, state, stop, task }
     }
 
     async fn counts(&self) -> Counts {
@@ -331,4 +350,98 @@ async fn a_closed_spool_ends_the_forwarder() {
     ward.until(|counts| counts.delivered == 1).await;
     ward.spool.close().await.unwrap();
     tokio::time::timeout(Duration::from_secs(600), ward.task).await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_upstream_learns_which_records_were_there_before_it() {
+    let ward = Ward::with(readings(3), Script::new()).await;
+    ward.until(|counts| counts.delivered == 3).await;
+    assert_eq!(*ward.behind.lock().unwrap(), Some(Sequence(3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_keeps_records_back_is_told_while_it_lasts() {
+    let act: Act = Box::new(|batch| {
+        let mut delivery = all(&DONE, batch);
+        delivery.verdicts[0].1 = Verdict::Retry { not_before: Tick::from_micros(60_000_000) };
+        delivery.setback = Some(trouble());
+        delivery
+    });
+    let mut ward = Ward::with(readings(2), Script::from([act])).await;
+    ward.state.wait_for(|state| state.setback == Some(trouble())).await.unwrap();
+    ward.until(|counts| counts.delivered == 2).await;
+    assert!(ward.state.borrow().setback.is_some(), "not taken back at once");
+    sleep(Duration::from_secs(200)).await;
+    ward.spool.append(readings(1), Urgency::Now).await.unwrap();
+    ward.until(|counts| counts.delivered == 3).await;
+    assert_eq!(ward.state.borrow().setback, None);
+}
+
+/// A spool that does not take the next settlements.
+struct Sulking {
+    inner: MemorySpool,
+    refusals: u32,
+}
+
+impl crate::spool::Spool for Sulking {
+    fn append(&mut self, batch: &[Record]) -> Result<Vec<Sequence>, SpoolError> {
+        self.inner.append(batch)
+    }
+    fn lease(
+        &mut self,
+        upstream: &UpstreamName,
+        limit: BatchLimit,
+        lane: Lane,
+        now: Tick,
+    ) -> Result<Vec<Stored>, SpoolError> {
+        self.inner.lease(upstream, limit, lane, now)
+    }
+    fn settle(
+        &mut self,
+        upstream: &UpstreamName,
+        verdicts: &[(Sequence, Verdict)],
+    ) -> Result<(), SpoolError> {
+        if self.refusals > 0 {
+            self.refusals -= 1;
+            return Err(SpoolError::Engine { act: "settle", why: "a test" });
+        }
+        self.inner.settle(upstream, verdicts)
+    }
+    fn release(&mut self, treatment: TreatmentId) -> Result<(), SpoolError> {
+        self.inner.release(treatment)
+    }
+    fn read_treatment(
+        &mut self,
+        treatment: TreatmentId,
+        after: Sequence,
+        limit: BatchLimit,
+    ) -> Result<Vec<Stored>, SpoolError> {
+        self.inner.read_treatment(treatment, after, limit)
+    }
+    fn prune(
+        &mut self,
+        policy: crate::spool::Retention,
+        now: Timestamp,
+    ) -> Result<crate::spool::Pruned, SpoolError> {
+        self.inner.prune(policy, now)
+    }
+    fn status(&mut self) -> crate::spool::SpoolStatus {
+        self.inner.status()
+    }
+    fn flush(&mut self) -> Result<(), SpoolError> {
+        self.inner.flush()
+    }
+    fn close(&mut self) -> Result<(), SpoolError> {
+        self.inner.close()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_leased_when_the_spool_fails_are_handed_back() {
+    for refusals in 1..4 {
+        let name = UpstreamName::new("ehr").unwrap();
+        let inner = MemorySpool::new(StoreId([3; 16]), std::slice::from_ref(&name));
+        let ward = Ward::over(Sulking { inner, refusals }, readings(2), Script::new()).await;
+        ward.until(|counts| counts.delivered == 2).await;
+    }
 }

@@ -9,6 +9,7 @@ fn wrapped(error: impl Error + Send + Sync + 'static) -> LinkFault {
 
 fn code(fault: &LinkFault) -> (&'static str, &'static str) {
     match fault {
+        LinkFault::Unreached(trouble) => ("unreached", trouble.code),
         LinkFault::Away(trouble) => ("away", trouble.code),
         LinkFault::Cut(trouble) => ("cut", trouble.code),
         LinkFault::Distrust(trouble) => ("distrust", trouble.code),

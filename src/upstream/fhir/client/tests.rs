@@ -1,11 +1,11 @@
 //! Delivery against servers that behave, and servers that do not.
 
 use super::*;
-use crate::config::settings::{Subject, Unseated};
-use crate::model::time::{ClockTrust, Timestamp};
+use crate::config::settings::{Every, Subject, Unseated};
+use crate::model::time::Timestamp;
 use crate::privacy::record::{Body, TreatmentId};
 use crate::upstream::fhir::link::Answer;
-use crate::upstream::fhir::testing::{Bindings, NOON, Site, TREATMENT, number, stored};
+use crate::upstream::fhir::testing::{Bindings, NOON, Site, TREATMENT, number, origin, stored, stored_at};
 use crate::upstream::tls::LinkFault;
 use chairside_drivers::kit::time::Tick;
 use proptest::prelude::*;
@@ -36,6 +36,8 @@ enum Script {
     /// Behaves, but answers only the first entries.
     Short(usize),
     Gone,
+    /// No connection comes to be.
+    Unreached,
 }
 
 impl Server {
@@ -122,6 +124,7 @@ impl Post for Server {
                 Ok(answer)
             }
             Some(Script::Gone) => Err(LinkFault::Away(not_settled(ResourceType::Device))),
+            Some(Script::Unreached) => Err(LinkFault::Unreached(not_settled(ResourceType::Device))),
         }
     }
 }
@@ -370,7 +373,7 @@ async fn a_receiver_that_takes_no_ids_of_ours_pauses() {
 }
 
 #[tokio::test]
-async fn a_refused_machine_pauses_and_a_refused_treatment_stops_only_itself() {
+async fn a_refused_machine_pauses_and_a_refused_treatment_costs_only_itself() {
     let server =
         Server { dislikes: vec![("DeviceMetric/".to_owned(), 422, "invariant")], ..Server::default() };
     let delivery = seated_writer(server).deliver(&readings(0..3)).await;
@@ -389,9 +392,112 @@ async fn a_refused_machine_pauses_and_a_refused_treatment_stops_only_itself() {
     let server = Server { dislikes: vec![(bad, 422, "invariant")], ..Server::default() };
     let mut writer = writer(&Site::default(), Arc::new(bindings), server);
     let good = stored(2, Some(other), Body::Values(vec![number("venous_pressure", "142")]));
-    let delivery = writer.deliver(&[reading(1), good]).await;
+    let started = stored(3, Some(TREATMENT), Body::TreatmentStarted);
+    let delivery = writer.deliver(&[reading(1), good, started]).await;
     let reason = Reason { status: 422, issue: Some("invariant") };
-    assert_eq!(verdicts(&delivery), BTreeMap::from([(1, Verdict::Refused(reason)), (2, DONE)]));
+    assert_eq!(
+        verdicts(&delivery),
+        BTreeMap::from([(1, DONE), (2, DONE), (3, Verdict::Refused(reason))]),
+        "no reading is given up because its treatment was refused"
+    );
+    assert_eq!(delivery.setback.map(|trouble| trouble.code), Some("treatment_refused"));
+    let parts = |sequence: u64| writer.post.stored.get(&url_of(sequence)).unwrap().get("partOf").is_some();
+    assert!(!parts(1), "it goes out without it");
+}
+
+#[tokio::test]
+async fn a_refused_patient_gives_no_reading_up() {
+    let mut site = Site::default();
+    site.fhir.subject = Subject::Managed;
+    let server = Server { dislikes: vec![("Patient/".to_owned(), 422, "invariant")], ..Server::default() };
+    let mut writer = writer(&site, Arc::new(Bindings::of(TREATMENT, "p-1")), server);
+    let delivery = writer.deliver(&readings(1..4)).await;
+    assert!(delivery.verdicts.iter().all(|(_, it)| matches!(it, Verdict::Retry { .. })), "{delivery:?}");
+    assert_eq!(delivery.setback.map(|trouble| trouble.code), Some("treatment_refused"));
+    writer.post.dislikes.clear();
+    assert_eq!(verdicts(&writer.deliver(&readings(1..4)).await).into_values().collect::<Vec<_>>(), [DONE; 3]);
+}
+
+#[tokio::test]
+async fn a_receiver_that_refuses_everything_pauses_before_it_costs_the_ward_its_records() {
+    let mut writer = seated_writer(Server::default());
+    writer.post.dislikes = vec![("Observation/".to_owned(), 422, "invariant")];
+    let first = writer.deliver(&readings(0..32)).await;
+    assert_eq!(first.verdicts.len(), 32, "these may have been bad");
+    for _ in 0..3 {
+        let delivery = writer.deliver(&readings(32..64)).await;
+        assert_eq!(delivery.verdicts, []);
+        assert!(matches!(&delivery.next, Next::Pause(trouble) if trouble.code == "everything_refused"));
+    }
+    writer.post.dislikes.clear();
+    assert_eq!(writer.deliver(&readings(32..64)).await.verdicts.len(), 32);
+}
+
+#[tokio::test]
+async fn a_need_that_is_not_taken_delays_only_who_needs_it() {
+    let other = TreatmentId::from_bytes([8; 16]);
+    for (status, word) in [(409, "conflict"), (503, "transient"), (412, "conflict")] {
+        let bindings = Bindings::of(TREATMENT, "p-1");
+        bindings.bind(other, "p-2");
+        let Encoded::Write(rendering) = Site::default().encoder().encode(&reading(1), &bindings) else {
+            panic!()
+        };
+        let procedure = rendering.needs.last().unwrap().id.to_string();
+        let dislikes = vec![(procedure, status, word)];
+        let server = Server { dislikes, checks_references: true, ..Server::default() };
+        let mut writer = writer(&Site::default(), Arc::new(bindings), server);
+        for times in 1..5 {
+            let good = stored(100 + times, Some(other), Body::Values(vec![number("venous_pressure", "142")]));
+            let delivery = writer.deliver(&[reading(1), good]).await;
+            assert_eq!(delivery.next, Next::Continue, "{status}");
+            let all = verdicts(&delivery);
+            assert!(matches!(all[&1], Verdict::Retry { .. }), "{status}: {all:?}");
+            assert_eq!(all[&(100 + times)], DONE);
+            assert_eq!(delivery.setback.is_some(), times >= 3, "{status} after {times}");
+        }
+        writer.post.dislikes.clear();
+        assert_eq!(verdicts(&writer.deliver(&readings(1..2)).await)[&1], DONE);
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_is_there_and_cannot_be_written_again_stops_nothing() {
+    let mut first = seated_writer(Server::default());
+    first.deliver(&readings(1..2)).await;
+    let stored = first.post.stored.clone();
+    let dislikes = vec![("Device/".to_owned(), 412, "conflict")];
+    let mut writer = seated_writer(Server { stored, dislikes, checks_references: true, ..Server::default() });
+    for _ in 0..2 {
+        let delivery = writer.deliver(&readings(2..3)).await;
+        assert!(matches!(delivery.verdicts[0].1, Verdict::Retry { .. }), "{delivery:?}");
+    }
+    assert_eq!(writer.deliver(&readings(2..3)).await.verdicts, [(Sequence(2), DONE)]);
+}
+
+#[tokio::test]
+async fn a_conflict_counts_only_in_a_row() {
+    let mut writer = seated_writer(Server::default());
+    writer.deliver(&readings(0..1)).await;
+    for status in [503, 503, 409, 409, 503, 409, 409] {
+        writer.post.dislikes = vec![(url_of(1), status, "conflict")];
+        let delivery = writer.deliver(&readings(1..2)).await;
+        assert!(matches!(delivery.verdicts[0].1, Verdict::Retry { .. }), "{status}: {delivery:?}");
+    }
+    let delivery = writer.deliver(&readings(1..2)).await;
+    assert!(matches!(delivery.verdicts[0].1, Verdict::Refused(_)), "{delivery:?}");
+}
+
+#[tokio::test]
+async fn a_record_of_an_untrusted_clock_is_kept_back_and_said_so() {
+    let mut writer = seated_writer(Server::default());
+    let mut origin = origin();
+    origin.clock = ClockTrust::Untrusted;
+    let early = stored_at(1, origin, Some(TREATMENT), Body::Values(vec![number("venous_pressure", "142")]));
+    let delivery = writer.deliver(&[early, reading(2)]).await;
+    let not_before = Tick::from_micros(61_000_000);
+    assert_eq!(verdicts(&delivery), BTreeMap::from([(1, Verdict::Retry { not_before }), (2, DONE)]));
+    assert_eq!(delivery.setback.map(|trouble| trouble.code), Some("untrusted_clock"));
+    assert_eq!(writer.post.observations(), 1);
 }
 
 #[tokio::test]
@@ -444,7 +550,12 @@ async fn a_throttling_server_gets_fewer_at_a_time() {
     writer.post.dislikes.clear();
     writer.post.requests.clear();
     assert_eq!(writer.deliver(&readings(1..9)).await.verdicts.len(), 8);
-    assert!(writer.post.requests.len() > 1);
+    let sizes = |writer: &Writer<Server>| writer.post.requests.iter().map(Vec::len).collect::<Vec<_>>();
+    assert_eq!(sizes(&writer), [4, 4], "half of what it was sent, however many entries said so");
+    writer.post.requests.clear();
+    writer.deliver(&readings(100..400)).await;
+    assert_eq!(sizes(&writer)[..3], [24, 34, 44], "and more again once it is at ease");
+    assert_eq!(sizes(&writer).iter().max(), Some(&74));
 }
 
 #[tokio::test]
@@ -468,6 +579,98 @@ async fn a_correction_takes_back_before_it_writes_anew() {
     let mut states: Vec<_> = procedures.map(|it| it["status"].as_str().unwrap()).collect();
     states.sort_unstable();
     assert_eq!(states, ["entered-in-error", "in-progress"]);
+}
+
+const CORRECTION: Correction = Correction { treatment: TREATMENT, old: Revision(1), new: Revision(2) };
+
+fn statuses(writer: &Writer<Server>, patient: &str) -> Vec<String> {
+    let all = writer.post.stored.values().filter(|it| it["resourceType"] == "Observation");
+    let all = all.filter(|it| it["subject"]["identifier"]["value"] == patient);
+    all.map(|it| it["status"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn what_was_never_written_is_not_taken_back_either() {
+    let bindings = Arc::new(Bindings::of(TREATMENT, "p-wrong"));
+    let mut writer = writer(&Site::default(), bindings.clone(), Server::default());
+    writer.history.begins_behind(Sequence(0));
+    writer.deliver(&readings(1..2)).await;
+    writer.post.script = (0..1).map(|_| Script::Unreached).collect();
+    assert_eq!(writer.deliver(&readings(2..7)).await.verdicts, []);
+    bindings.bind(TREATMENT, "p-right");
+    // Two are delivered under the right binding before the correction comes; three come later.
+    writer.deliver(&readings(2..4)).await;
+    let delivery = writer.correct(CORRECTION, &readings(1..7)).await;
+    assert_eq!(delivery.verdicts.len(), 6, "{delivery:?}");
+    assert_eq!(statuses(&writer, "p-wrong"), ["entered-in-error"], "only what stood there");
+    assert_eq!(statuses(&writer, "p-right"), ["final"; 3]);
+    writer.deliver(&readings(4..7)).await;
+    assert_eq!(statuses(&writer, "p-right"), ["final"; 6]);
+}
+
+#[tokio::test]
+async fn what_was_sent_and_never_answered_is_taken_back() {
+    let bindings = Arc::new(Bindings::of(TREATMENT, "p-wrong"));
+    let mut writer = writer(&Site::default(), bindings.clone(), Server::default());
+    writer.history.begins_behind(Sequence(0));
+    writer.deliver(&readings(1..2)).await;
+    writer.post.script = VecDeque::from([Script::Gone]);
+    assert_eq!(writer.deliver(&readings(2..3)).await.verdicts, []);
+    bindings.bind(TREATMENT, "p-right");
+    writer.correct(CORRECTION, &readings(1..3)).await;
+    assert_eq!(statuses(&writer, "p-wrong"), ["entered-in-error"; 2]);
+}
+
+#[tokio::test]
+async fn what_an_earlier_process_wrote_is_taken_back_whatever_is_to_be_sent_now() {
+    let bindings = Arc::new(Bindings::of(TREATMENT, "p-wrong"));
+    let mut before = writer(&Site::default(), bindings.clone(), Server::default());
+    before.deliver(&readings(1..4)).await;
+    bindings.bind(TREATMENT, "p-right");
+    let mut site = Site::default();
+    site.upstream.send.every = Every::Window(Duration::from_secs(300));
+    let stored = before.post.stored.clone();
+    let mut after = writer(&site, bindings, Server { stored, ..Server::default() });
+    after.history.begins_behind(Sequence(3));
+    after.correct(CORRECTION, &readings(1..4)).await;
+    assert_eq!(statuses(&after, "p-wrong"), ["entered-in-error"; 3]);
+}
+
+#[tokio::test]
+async fn a_refused_taking_back_pauses_and_leaves_the_correction_open() {
+    for what in ["Observation", "Procedure"] {
+        let bindings = Arc::new(Bindings::of(TREATMENT, "p-wrong"));
+        let mut writer = writer(&Site::default(), bindings.clone(), Server::default());
+        writer.history.begins_behind(Sequence(0));
+        writer.deliver(&readings(1..4)).await;
+        bindings.bind(TREATMENT, "p-right");
+        let url = writer.post.stored.keys().find(|url| url.starts_with(what)).unwrap().clone();
+        writer.post.dislikes = vec![(url, 422, "invariant")];
+        let delivery = writer.correct(CORRECTION, &readings(1..4)).await;
+        assert_eq!(delivery.verdicts, [], "{what}");
+        assert!(matches!(&delivery.next, Next::Pause(trouble) if trouble.code == "correction_refused"));
+        writer.post.dislikes.clear();
+        let delivery = writer.correct(CORRECTION, &readings(1..4)).await;
+        assert_eq!((delivery.verdicts.len(), delivery.next), (3, Next::Continue));
+        assert_eq!(statuses(&writer, "p-wrong"), ["entered-in-error"; 3]);
+    }
+}
+
+#[tokio::test]
+async fn what_was_refused_when_it_was_written_need_not_be_taken_back() {
+    let bindings = Arc::new(Bindings::of(TREATMENT, "p-wrong"));
+    let mut writer = writer(&Site::default(), bindings.clone(), Server::default());
+    writer.history.begins_behind(Sequence(0));
+    let two = Body::Values(vec![number("venous_pressure", "1"), number("arterial_pressure", "2")]);
+    let record = stored(1, Some(TREATMENT), two);
+    let Encoded::Write(rendering) = Site::default().encoder().encode(&record, &*bindings) else { panic!() };
+    writer.post.dislikes = vec![(rendering.parts[1].resource.id().to_owned(), 422, "invariant")];
+    writer.deliver(std::slice::from_ref(&record)).await;
+    bindings.bind(TREATMENT, "p-right");
+    let delivery = writer.correct(CORRECTION, &[record]).await;
+    assert_eq!(delivery.next, Next::Continue);
+    assert_eq!(delivery.verdicts, [(Sequence(1), DONE)]);
+    assert_eq!(statuses(&writer, "p-wrong"), ["entered-in-error"]);
 }
 
 #[tokio::test]

@@ -264,7 +264,7 @@ fn a_correction_takes_back_the_old_ids_and_writes_new_ones() {
     let record = stored(5, Some(TREATMENT), pressure());
     let wrong = first(encoder.encode(&record, &bindings));
     bindings.bind(TREATMENT, "p-right");
-    let rendering = written(encoder.withdraw(&record, &bindings, Revision(1)));
+    let rendering = written(encoder.withdraw(&record, &bindings, Revision(1), Then::AsNow));
     let taken_back = json(&rendering.parts[0].resource);
     assert_eq!(taken_back["id"], wrong["id"]);
     assert_eq!(taken_back["status"], "entered-in-error");
@@ -281,14 +281,14 @@ fn nothing_is_taken_back_that_was_held_or_is_the_machines_own() {
     let bindings = Bindings::of(TREATMENT, "p-1");
     let encoder = Site::default().encoder();
     let record = stored(5, Some(TREATMENT), pressure());
-    assert_eq!(encoder.withdraw(&record, &bindings, Revision(0)), Encoded::Skip);
+    assert_eq!(encoder.withdraw(&record, &bindings, Revision(0), Then::AsNow), Encoded::Skip);
     let gap = Body::Gap(Gap { from: NOON, to: NOON, slots: 3, cause: GapCause::LineDown });
     let gap = stored(6, Some(TREATMENT), gap);
-    assert_eq!(encoder.withdraw(&gap, &bindings, Revision(1)), Encoded::Skip);
+    assert_eq!(encoder.withdraw(&gap, &bindings, Revision(1), Then::AsNow), Encoded::Skip);
     assert_eq!(encoder.replace(&gap, &bindings), Encoded::Skip);
     let mut site = Site::default();
     site.gateway.unseated = Unseated::Machine;
-    let it = first(site.encoder().withdraw(&record, &bindings, Revision(0)));
+    let it = first(site.encoder().withdraw(&record, &bindings, Revision(0), Then::AsNow));
     assert_eq!(it["status"], "entered-in-error");
     assert!(it["subject"]["reference"].as_str().unwrap().starts_with("Device/"));
 }
