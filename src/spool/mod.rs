@@ -15,6 +15,7 @@ pub mod memory;
 #[cfg(test)]
 mod model_tests;
 mod opening;
+mod reading;
 mod scan;
 mod settlement;
 mod shelf;
@@ -23,6 +24,7 @@ pub mod store;
 pub(crate) mod testing;
 pub mod verify;
 mod volume;
+mod writing;
 
 use crate::exit::Exit;
 use crate::model::name::UpstreamName;

@@ -8,15 +8,14 @@ use crate::model::time::Timestamp;
 use crate::privacy::keyring::DataKeys;
 use crate::privacy::record::{Record, TreatmentId};
 use crate::spool::dead::{DeadLetters, is_refusal, letter};
-use crate::spool::disk::{Disk, Faults, free, used};
-use crate::spool::frame::{FrameFault, FrameKind, Header, Opener, Sealer};
-use crate::spool::ledger::End;
+use crate::spool::disk::{Disk, Faults};
+use crate::spool::frame::{Header, Opener, Sealer};
 use crate::spool::lock::Lock;
 use crate::spool::manifest::{Contents, Manifest, VolumeEntry, folder_name};
-use crate::spool::scan::{Index, Tail, digest};
+use crate::spool::scan::digest;
 use crate::spool::settlement::Settlement;
-use crate::spool::shelf::{Shelf, Spans};
-use crate::spool::volume::{Database, Row, pack};
+use crate::spool::shelf::Shelf;
+use crate::spool::volume::{Database, pack};
 use crate::spool::{
     BatchLimit, Lane, Pruned, Retention, Sequence, SetAside, Spool, SpoolError, SpoolStatus, StoreId, Stored,
     Verdict,
@@ -26,7 +25,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// How the spool is set up.
 #[derive(Clone)]
@@ -53,21 +51,6 @@ impl std::fmt::Debug for Options {
         write!(f, "Options {{ max_bytes: {max_bytes}, volume_records: {volume_records} }}")
     }
 }
-
-/// A new volume is started a day after the first record of the last one.
-const VOLUME_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// A volume is not made larger than this; a scan reads all of it.
-const VOLUME_BYTES: u64 = 64 * 1024 * 1024;
-
-/// A frame takes about twice its length in sled until its pages are tidied up.
-const SLED_OVERHEAD: u64 = 2;
-
-/// This part of the space is kept back from readings, for alarms and treatment events.
-const RESERVE: u64 = 20;
-
-/// Bytes of the file system that are left to others, and to the settlement of what is stored.
-const LEFT_FREE: u64 = 16 * 1024 * 1024;
 
 /// Records in one lease at most.
 const LEASE: usize = 1_000;
@@ -113,288 +96,8 @@ impl SledSpool {
         self.contents.store
     }
 
-    fn usable(&self) -> Result<(), SpoolError> {
+    pub(super) fn usable(&self) -> Result<(), SpoolError> {
         self.broken.clone().map_or(Ok(()), Err)
-    }
-
-    fn check_space(&self, batch: &[Record], frames: &[Vec<u8>]) -> Result<(), SpoolError> {
-        let bytes = frames.iter().map(|frame| frame.len() as u64).sum::<u64>() * SLED_OVERHEAD;
-        let urgent = batch.iter().all(|record| FrameKind::of(record.body()).passes_the_reserve());
-        let kept_back = if urgent { 0 } else { self.options.max_bytes / RESERVE };
-        let (used, max) = (self.used(), self.options.max_bytes);
-        if used.saturating_add(bytes) > max.saturating_sub(kept_back) {
-            return Err(SpoolError::Full { used, max });
-        }
-        let left = if urgent { LEFT_FREE / 4 } else { LEFT_FREE };
-        let free = self.disk.act("ask for free space", || free(&self.home))?;
-        if free < bytes.saturating_add(left) {
-            return Err(SpoolError::Full { used, max: used.saturating_add(free) });
-        }
-        Ok(())
-    }
-
-    /// Bytes on disk.
-    fn used(&self) -> u64 {
-        let newest = self.current.as_ref().and(self.contents.volumes.last());
-        let newest = newest.map_or(0, |volume| used(&self.home.join(volume.folder())));
-        let beside = ["settlement", "dead", "manifest"].map(|name| used(&self.home.join(name)));
-        self.resting_bytes + newest + beside.iter().sum::<u64>()
-    }
-
-    pub(super) fn measure_resting_volumes(&mut self) {
-        let written = self.current.as_ref().and(self.contents.volumes.last()).map(|volume| volume.number);
-        let resting = self.contents.volumes.iter().filter(|volume| Some(volume.number) != written);
-        self.resting_bytes = resting.map(|volume| used(&self.home.join(volume.folder()))).sum();
-    }
-
-    /// Writes the frames; durable when it returns. A volume that fails is left as it is and its frames go to a new one.
-    fn write_frames(&mut self, rows: &[Row], at: Timestamp) -> Result<(), SpoolError> {
-        let mut last_chance = false;
-        loop {
-            let written = self.open_volume(at).and_then(|()| match self.current.as_mut() {
-                Some(volume) => {
-                    volume.write(rows.to_vec(), Vec::new()).and_then(|()| volume.sync("sync records"))
-                }
-                None => Err(SpoolError::Closed),
-            });
-            let Err(error) = written else { return Ok(()) };
-            self.give_up_current();
-            self.failed(error, last_chance)?;
-            last_chance = true;
-        }
-    }
-
-    /// Counts a failure: the first one of the disk is survived, whatever comes after it ends the spool.
-    fn failed(&mut self, error: SpoolError, last_chance: bool) -> Result<(), SpoolError> {
-        if matches!(error, SpoolError::Disk { .. }) {
-            self.failures += 1;
-        }
-        if last_chance || self.failures > 1 || matches!(error, SpoolError::Permission { .. }) {
-            tracing::error!(%error, "the spool takes no more records");
-            self.broken = Some(error.clone());
-            return Err(error);
-        }
-        tracing::warn!(%error, "a volume failed, its records go to a new one");
-        Ok(())
-    }
-
-    /// Sees to it that the newest volume is open and has room.
-    fn open_volume(&mut self, at: Timestamp) -> Result<(), SpoolError> {
-        let Some(newest) = self.contents.volumes.last() else { return self.start_volume(at) };
-        let full = newest.records() >= self.options.volume_records
-            || newest.opened.is_some_and(|opened| at.since(opened) >= VOLUME_AGE)
-            || (self.current.is_some() && used(&self.home.join(newest.folder())) >= VOLUME_BYTES);
-        match (self.current.is_some(), full) {
-            (true, false) => Ok(()),
-            (true, true) => {
-                self.rest_current();
-                self.start_volume(at)
-            }
-            (false, true) => self.start_volume(at),
-            (false, false) => match self.go_on_with_newest() {
-                Some(volume) => {
-                    self.current = Some(volume);
-                    self.measure_resting_volumes();
-                    self.commit_both()
-                }
-                None => self.start_volume(at),
-            },
-        }
-    }
-
-    /// The newest volume, if it was closed in order and its files are byte for byte what they were then.
-    fn go_on_with_newest(&mut self) -> Option<Database> {
-        let newest = self.contents.volumes.last_mut()?;
-        let closed = newest.digest.take()?;
-        let folder = self.home.join(newest.folder());
-        if newest.set_aside.is_some() || digest(&folder).ok()? != closed {
-            return None;
-        }
-        let (number, last) = (newest.number, Sequence(newest.last));
-        self.spans(number).ok()?;
-        self.shelf.drop_index(number);
-        let mut volume = Database::open(&folder, &self.disk).ok()?;
-        let found = volume.frames(vec![last]);
-        if matches!(found.as_deref(), Ok([Some(_)])) {
-            return Some(volume);
-        }
-        volume.abandon();
-        None
-    }
-
-    fn start_volume(&mut self, at: Timestamp) -> Result<(), SpoolError> {
-        let mut number = self.contents.next_volume;
-        while self.home.join(folder_name(number)).exists() {
-            number += 1;
-        }
-        self.contents.next_volume = number + 1;
-        let volume = Database::open(&self.home.join(folder_name(number)), &self.disk)?;
-        self.contents.volumes.push(VolumeEntry {
-            number,
-            store: self.contents.store,
-            first: self.contents.last + 1,
-            last: self.contents.last,
-            opened: Some(at),
-            settled: None,
-            digest: None,
-            set_aside: None,
-        });
-        self.current = Some(volume);
-        self.measure_resting_volumes();
-        self.commit_both()
-    }
-
-    /// The newest volume is full. What it holds is durable; closing it only tidies up.
-    fn rest_current(&mut self) {
-        let Some(volume) = self.current.take() else { return };
-        if let Some(entry) = self.contents.volumes.last() {
-            self.shelf.write_spans(&self.home, entry.number, entry.last);
-        }
-        if let Err(error) = volume.close() {
-            tracing::warn!(%error, "a full volume could not be closed in order");
-        }
-        self.measure_resting_volumes();
-    }
-
-    /// The engine or the disk failed under the newest volume. From now on it is read from its raw files.
-    fn give_up_current(&mut self) {
-        if let Some(volume) = self.current.take() {
-            volume.abandon();
-            self.measure_resting_volumes();
-        }
-    }
-
-    pub(super) fn commit_both(&mut self) -> Result<(), SpoolError> {
-        self.commit()?;
-        self.commit()
-    }
-
-    /// Writes the manifest; when that fails, once more into a new file.
-    fn commit(&mut self) -> Result<(), SpoolError> {
-        let Err(error) = self.manifest.commit(&self.contents) else { return Ok(()) };
-        self.failed(error, false)?;
-        let Err(error) = self.manifest.replace(&self.contents) else { return Ok(()) };
-        self.failed(error, true)
-    }
-
-    /// The frames of these sequences, in ascending order; `None` for what is lost.
-    fn frames(&mut self, wanted: &[Sequence]) -> Result<Vec<Option<Vec<u8>>>, SpoolError> {
-        let mut frames = Vec::with_capacity(wanted.len());
-        let mut rest = wanted;
-        while let Some(Sequence(next)) = rest.first().copied() {
-            let place = self.contents.volumes.partition_point(|volume| volume.last < next);
-            let Some(volume) = self.contents.volumes.get(place).filter(|volume| volume.first <= next) else {
-                frames.push(None);
-                rest = rest.get(1..).unwrap_or_default();
-                continue;
-            };
-            let (number, last) = (volume.number, volume.last);
-            let here = rest.partition_point(|sequence| sequence.0 <= last);
-            let (here, behind) = rest.split_at_checked(here).unwrap_or((rest, &[]));
-            frames.extend(self.frames_in(number, here)?);
-            rest = behind;
-        }
-        Ok(frames)
-    }
-
-    fn frames_in(&mut self, number: u64, wanted: &[Sequence]) -> Result<Vec<Option<Vec<u8>>>, SpoolError> {
-        let newest = self.contents.volumes.last().is_some_and(|volume| volume.number == number);
-        if let Some(volume) = self.current.as_mut().filter(|_| newest) {
-            match volume.frames(wanted.to_vec()) {
-                Ok(frames) if frames.iter().all(Option::is_some) => return Ok(frames),
-                Ok(_) => tracing::warn!(volume = number, "the store engine does not show all records"),
-                Err(error) => tracing::warn!(volume = number, %error, "the store engine failed in reading"),
-            }
-            self.give_up_current();
-        }
-        self.index(number)?.map_or_else(|| Ok(vec![None; wanted.len()]), |index| index.frames(wanted))
-    }
-
-    /// The scanned volume. A volume found incomplete is set aside.
-    fn index(&mut self, number: u64) -> Result<Option<&Index>, SpoolError> {
-        if self.shelf.index(number).is_none() {
-            let Some(entry) = self.contents.volumes.iter().find(|volume| volume.number == number) else {
-                return Ok(None);
-            };
-            let folder = self.home.join(entry.folder());
-            let mut opener = Opener::new(&*self.keys);
-            let index =
-                Index::scan(&folder, entry.store, entry.first, entry.last, Tail::Ignore, &mut opener)?;
-            if !index.is_complete() && entry.set_aside.is_none() {
-                self.set_aside(number, &index)?;
-            }
-            self.shelf.put(number, index);
-        }
-        Ok(self.shelf.index(number))
-    }
-
-    /// A volume does not hold all it must: its files are left untouched, what is missing is counted.
-    pub(super) fn set_aside(&mut self, number: u64, index: &Index) -> Result<(), SpoolError> {
-        let Some(entry) = self.contents.volumes.iter_mut().find(|volume| volume.number == number) else {
-            return Ok(());
-        };
-        entry.set_aside = Some(index.found());
-        tracing::error!(
-            volume = number,
-            expected = entry.records(),
-            found = index.found(),
-            "a volume is incomplete and was set aside"
-        );
-        index.missing().for_each(|sequence| self.settlement.lose(sequence));
-        self.settlement.write()?;
-        self.commit_both()
-    }
-
-    /// First and last sequence of every treatment in a volume.
-    fn spans(&mut self, number: u64) -> Result<Spans, SpoolError> {
-        let Some(entry) = self.contents.volumes.iter().find(|volume| volume.number == number) else {
-            return Ok(Spans::new());
-        };
-        if let Some(spans) = self.shelf.spans(&self.home, number, entry.last) {
-            return Ok(spans.clone());
-        }
-        Ok(self.index(number)?.map(|index| index.keys().clone()).unwrap_or_default())
-    }
-
-    /// Opens what a lease found. What is lost or erased is settled as such.
-    fn open_frames(
-        &mut self,
-        due: &[Sequence],
-        frames: Vec<Option<Vec<u8>>>,
-        upstream: &UpstreamName,
-    ) -> Result<Vec<Stored>, SpoolError> {
-        let keys = self.keys.clone();
-        let mut opener = Opener::new(&*keys);
-        let mut opened = Vec::with_capacity(frames.len());
-        let mut gone = 0_usize;
-        for (sequence, frame) in due.iter().zip(frames) {
-            let stored = match frame.map(|frame| opener.open(&frame)) {
-                Some(Ok(stored)) if self.belongs(&stored, *sequence) => {
-                    opened.push(stored);
-                    continue;
-                }
-                Some(Err(fault)) => fault,
-                Some(Ok(_)) | None => FrameFault::NoFrame,
-            };
-            gone += 1;
-            if stored == FrameFault::KeyGone {
-                self.settlement.ledger(upstream)?.end(*sequence, End::Erased);
-            } else {
-                tracing::error!(sequence = sequence.0, fault = %stored, "a record is lost in the spool");
-                self.settlement.lose(*sequence);
-            }
-        }
-        if gone > 0 {
-            self.settlement.write()?;
-        }
-        Ok(opened)
-    }
-
-    /// Whether a record is the one that was asked for.
-    fn belongs(&self, stored: &Stored, sequence: Sequence) -> bool {
-        let place = self.contents.volumes.partition_point(|volume| volume.last < sequence.0);
-        let store = self.contents.volumes.get(place).map(|volume| volume.store);
-        stored.sequence == sequence && Some(stored.store) == store
     }
 
     /// Writes the dead letters that these verdicts ask for.

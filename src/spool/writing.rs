@@ -1,0 +1,192 @@
+//! How records come into the spool: volumes that are started, filled and given up, and the space they take.
+
+use crate::model::time::Timestamp;
+use crate::privacy::record::Record;
+use crate::spool::disk::{free, used};
+use crate::spool::frame::FrameKind;
+use crate::spool::manifest::{VolumeEntry, folder_name};
+use crate::spool::scan::digest;
+use crate::spool::store::SledSpool;
+use crate::spool::volume::{Database, Row};
+use crate::spool::{Sequence, SpoolError};
+use std::time::Duration;
+
+/// A new volume is started a day after the first record of the last one.
+const VOLUME_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A volume is not made larger than this; a scan reads all of it.
+const VOLUME_BYTES: u64 = 64 * 1024 * 1024;
+
+/// A frame takes about twice its length in sled until its pages are tidied up.
+const SLED_OVERHEAD: u64 = 2;
+
+/// sled writes in segments of this size, and a commit can begin one.
+const SEGMENT: u64 = 512 * 1024;
+
+/// This part of the space is kept back from readings, for alarms and treatment events.
+const RESERVE: u64 = 20;
+
+/// Bytes of the file system that are left to others, and to the settlement of what is stored.
+const LEFT_FREE: u64 = 16 * 1024 * 1024;
+
+impl SledSpool {
+    pub(super) fn check_space(&self, batch: &[Record], frames: &[Vec<u8>]) -> Result<(), SpoolError> {
+        let bytes = frames.iter().map(|frame| frame.len() as u64).sum::<u64>() * SLED_OVERHEAD + SEGMENT;
+        let urgent = batch.iter().all(|record| FrameKind::of(record.body()).passes_the_reserve());
+        let kept_back = if urgent { 0 } else { self.options.max_bytes / RESERVE };
+        let (used, max) = (self.used(), self.options.max_bytes);
+        if used.saturating_add(bytes) > max.saturating_sub(kept_back) {
+            return Err(SpoolError::Full { used, max });
+        }
+        let left = if urgent { LEFT_FREE / 4 } else { LEFT_FREE };
+        let free = self.disk.act("ask for free space", || free(&self.home))?;
+        if free < bytes.saturating_add(left) {
+            return Err(SpoolError::Full { used, max: used.saturating_add(free) });
+        }
+        Ok(())
+    }
+
+    /// Bytes on disk.
+    pub(super) fn used(&self) -> u64 {
+        let newest = self.current.as_ref().and(self.contents.volumes.last());
+        let newest = newest.map_or(0, |volume| used(&self.home.join(volume.folder())));
+        let beside = ["settlement", "dead", "manifest"].map(|name| used(&self.home.join(name)));
+        self.resting_bytes + newest + beside.iter().sum::<u64>()
+    }
+
+    pub(super) fn measure_resting_volumes(&mut self) {
+        let written = self.current.as_ref().and(self.contents.volumes.last()).map(|volume| volume.number);
+        let resting = self.contents.volumes.iter().filter(|volume| Some(volume.number) != written);
+        self.resting_bytes = resting.map(|volume| used(&self.home.join(volume.folder()))).sum();
+    }
+
+    /// Writes the frames; durable when it returns. A volume that fails is left as it is and its frames go to a new one.
+    pub(super) fn write_frames(&mut self, rows: &[Row], at: Timestamp) -> Result<(), SpoolError> {
+        let mut last_chance = false;
+        loop {
+            let written = self.open_volume(at).and_then(|()| match self.current.as_mut() {
+                Some(volume) => {
+                    volume.write(rows.to_vec(), Vec::new()).and_then(|()| volume.sync("sync records"))
+                }
+                None => Err(SpoolError::Closed),
+            });
+            let Err(error) = written else { return Ok(()) };
+            self.give_up_current();
+            self.failed(error, last_chance)?;
+            last_chance = true;
+        }
+    }
+
+    /// Counts a failure: the first one of the disk is survived, whatever comes after it ends the spool.
+    pub(super) fn failed(&mut self, error: SpoolError, last_chance: bool) -> Result<(), SpoolError> {
+        if matches!(error, SpoolError::Disk { .. }) {
+            self.failures += 1;
+        }
+        if last_chance || self.failures > 1 || matches!(error, SpoolError::Permission { .. }) {
+            tracing::error!(%error, "the spool takes no more records");
+            self.broken = Some(error.clone());
+            return Err(error);
+        }
+        tracing::warn!(%error, "a volume failed, its records go to a new one");
+        Ok(())
+    }
+
+    /// Sees to it that the newest volume is open and has room.
+    pub(super) fn open_volume(&mut self, at: Timestamp) -> Result<(), SpoolError> {
+        let Some(newest) = self.contents.volumes.last() else { return self.start_volume(at) };
+        let full = newest.records() >= self.options.volume_records
+            || newest.opened.is_some_and(|opened| at.since(opened) >= VOLUME_AGE)
+            || (self.current.is_some() && used(&self.home.join(newest.folder())) >= VOLUME_BYTES);
+        match (self.current.is_some(), full) {
+            (true, false) => Ok(()),
+            (true, true) => {
+                self.rest_current();
+                self.start_volume(at)
+            }
+            (false, true) => self.start_volume(at),
+            (false, false) => match self.go_on_with_newest() {
+                Some(volume) => {
+                    self.current = Some(volume);
+                    self.measure_resting_volumes();
+                    self.commit_both()
+                }
+                None => self.start_volume(at),
+            },
+        }
+    }
+
+    /// The newest volume, if it was closed in order and its files are byte for byte what they were then.
+    pub(super) fn go_on_with_newest(&mut self) -> Option<Database> {
+        let newest = self.contents.volumes.last_mut()?;
+        let closed = newest.digest.take()?;
+        let folder = self.home.join(newest.folder());
+        if newest.set_aside.is_some() || digest(&folder).ok()? != closed {
+            return None;
+        }
+        let (number, last) = (newest.number, Sequence(newest.last));
+        self.spans(number).ok()?;
+        self.shelf.drop_index(number);
+        let mut volume = Database::open(&folder, &self.disk).ok()?;
+        let found = volume.frames(vec![last]);
+        if matches!(found.as_deref(), Ok([Some(_)])) {
+            return Some(volume);
+        }
+        volume.abandon();
+        None
+    }
+
+    pub(super) fn start_volume(&mut self, at: Timestamp) -> Result<(), SpoolError> {
+        let mut number = self.contents.next_volume;
+        while self.home.join(folder_name(number)).exists() {
+            number += 1;
+        }
+        self.contents.next_volume = number + 1;
+        let volume = Database::open(&self.home.join(folder_name(number)), &self.disk)?;
+        self.contents.volumes.push(VolumeEntry {
+            number,
+            store: self.contents.store,
+            first: self.contents.last + 1,
+            last: self.contents.last,
+            opened: Some(at),
+            settled: None,
+            digest: None,
+            set_aside: None,
+        });
+        self.current = Some(volume);
+        self.measure_resting_volumes();
+        self.commit_both()
+    }
+
+    /// The newest volume is full. What it holds is durable; closing it only tidies up.
+    pub(super) fn rest_current(&mut self) {
+        let Some(volume) = self.current.take() else { return };
+        if let Some(entry) = self.contents.volumes.last() {
+            self.shelf.write_spans(&self.home, entry.number, entry.last);
+        }
+        if let Err(error) = volume.close() {
+            tracing::warn!(%error, "a full volume could not be closed in order");
+        }
+        self.measure_resting_volumes();
+    }
+
+    /// The engine or the disk failed under the newest volume. From now on it is read from its raw files.
+    pub(super) fn give_up_current(&mut self) {
+        if let Some(volume) = self.current.take() {
+            volume.abandon();
+            self.measure_resting_volumes();
+        }
+    }
+
+    pub(super) fn commit_both(&mut self) -> Result<(), SpoolError> {
+        self.commit()?;
+        self.commit()
+    }
+
+    /// Writes the manifest; when that fails, once more into a new file.
+    pub(super) fn commit(&mut self) -> Result<(), SpoolError> {
+        let Err(error) = self.manifest.commit(&self.contents) else { return Ok(()) };
+        self.failed(error, false)?;
+        let Err(error) = self.manifest.replace(&self.contents) else { return Ok(()) };
+        self.failed(error, true)
+    }
+}
