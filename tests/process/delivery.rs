@@ -28,7 +28,7 @@ fn has(resources: &BTreeMap<String, Value>, code: &str, value: &str) -> bool {
     readings(resources).iter().any(|(c, v, _, _)| c == code && v == value)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readings_of_the_public_frame_arrive_and_keep_their_ids_over_a_restart() {
     let (machine, pki) = (Machine::start(Screen::default()), Pki::new());
     let receiver = Receiver::start(&pki).await;
@@ -59,7 +59,7 @@ async fn readings_of_the_public_frame_arrive_and_keep_their_ids_over_a_restart()
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_delays_and_loses_nothing() {
     let (machine, pki) = (Machine::start(Screen::default()), Pki::new());
     let receiver = Receiver::start(&pki).await;

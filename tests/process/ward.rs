@@ -5,7 +5,7 @@ use crate::machine::{Machine, Screen};
 use crate::pki::Pki;
 use crate::receiver::Receiver;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_shows_what_the_machine_shows_and_never_who_sits_there() {
     let (machine, pki) = (Machine::start(Screen::default()), Pki::new());
     let receiver = Receiver::start(&pki).await;
@@ -50,7 +50,7 @@ async fn status_shows_what_the_machine_shows_and_never_who_sits_there() {
     assert!(!audit.contains("4711"), "{audit}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_machine_and_a_pulled_cable_are_plain_to_see() {
     let machine = Machine::start(Screen { mute: true, ..Screen::default() });
     let home = Home::new(&Wishes { chairs: &[&machine], ..Wishes::default() });

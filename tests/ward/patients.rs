@@ -80,7 +80,7 @@ fn quantities(resource: &Value) -> Vec<i64> {
     all.flatten().collect()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_of_the_first_patient_reaches_the_second_not_even_a_repeated_blood_pressure() {
     let ward = Ward::open().await;
     let gateway = ward.home.ready("debug");
@@ -110,7 +110,7 @@ async fn nothing_of_the_first_patient_reaches_the_second_not_even_a_repeated_blo
     assert_eq!(patients(&all).len(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readings_without_a_seat_are_held_and_then_go_to_the_right_patient() {
     let ward = Ward::open().await;
     let gateway = ward.home.ready("debug");
@@ -128,7 +128,7 @@ async fn readings_without_a_seat_are_held_and_then_go_to_the_right_patient() {
     gateway.stop();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_seat_dies_with_its_treatment_without_anybody_unseating() {
     let ward = Ward::open().await;
     let gateway = ward.home.ready("debug");
@@ -152,7 +152,7 @@ async fn a_seat_dies_with_its_treatment_without_anybody_unseating() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_seat_survives_a_restart_and_a_kill() {
     let ward = Ward::open().await;
     let gateway = ward.home.ready("debug");
@@ -173,7 +173,7 @@ async fn a_seat_survives_a_restart_and_a_kill() {
     assert_eq!(patients(&ward.receiver.resources()).len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_seat_is_corrected_from_the_treatments_start() {
     let ward = Ward::open().await;
     let gateway = ward.home.ready("debug");

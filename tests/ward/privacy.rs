@@ -16,7 +16,7 @@ const TORAY: &str = "A03.80B03.08C00.95D00320E002.0F037.0G014.1H00129I00084J0004
                      N00093O00064P00080Q00250R00100S00200T00000U00661V00187W00067X00065Y00171Z-0029i00000j0k0l2m1\
                      nZWQVKJXBo00012p0q00073r-0047s00153t-0047u000.0v00.00w00.00x0y0z0!0#036.7$0";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_number_and_a_name_are_nowhere_but_in_sealed_values() {
     let nikkiso = Machine::start(Screen::default());
     let toray = Machine::of_model(
