@@ -62,10 +62,11 @@ pub(super) struct Sealing {
     /// Slots and capture times of the readings in `records`, by their place there.
     readings: Vec<(usize, Option<Slot>, Timestamp)>,
     urgency: Urgency,
+    pulse: Pulse,
 }
 
 impl Sealing {
-    pub(super) fn new(shared: Arc<Shared>, chair: ChairSettings) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, chair: ChairSettings, pulse: Pulse) -> Self {
         // On another machine nothing can go on; the treatment is ended before the first poll.
         let before = shared.seats.running(&chair.name).filter(|running| running.machine == chair.machine);
         let resume = before.map(|running| Resume {
@@ -83,6 +84,7 @@ impl Sealing {
             records: Vec::new(),
             readings: Vec::new(),
             urgency: Urgency::Routine,
+            pulse,
             shared,
             chair,
         }
@@ -94,7 +96,6 @@ impl Sealing {
         mut events: mpsc::Receiver<ChairEvent>,
         mut requests: mpsc::Receiver<SeatRequest>,
         tried: oneshot::Sender<()>,
-        pulse: Pulse,
     ) -> Result<(), Cause> {
         self.end_on_other_machine().await?;
         self.tell_downtime();
@@ -123,7 +124,7 @@ impl Sealing {
                 }
             }
             self.write().await?;
-            pulse.beat(self.shared.clock.tick());
+            self.pulse.beat(self.shared.clock.tick());
         }
         if let Some(gap) = self.gaps.close() {
             self.tell_gap(gap);
@@ -421,6 +422,8 @@ impl Sealing {
                         );
                     }
                     told = true;
+                    // Waiting for room is no hang; a new start would find the spool just as full.
+                    self.pulse.beat(self.shared.clock.tick());
                     sleep(FULL_WAIT).await;
                 }
                 Err(refusal) => return Err(refusal.into()),

@@ -88,9 +88,21 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), GatewayError> {
     let mut shutdown = pin!(shutdown);
-    let foundation = Foundation::lay(&settings, &options).await?;
+    let foundation = patiently(options.notify, Foundation::lay(&settings, &options)).await?;
     let house = House::open(settings, options.notify, foundation).await?;
     house.live(&mut shutdown).await
+}
+
+/// A spool that was not closed cleanly is read in full first, which may take longer than a service manager waits.
+async fn patiently<T>(notify: Notify, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    let mut reminder = tokio::time::interval(Duration::from_secs(10));
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _ = reminder.tick() => notify.starting(Duration::from_secs(30)),
+        }
+    }
 }
 
 /// What must hold before the first cable is opened.
@@ -237,10 +249,9 @@ impl House {
         self.pulses.push(pulse.clone());
         self.tried.push(has_tried);
 
-        let sealing = Sealing::new(Arc::clone(&shared), chair.clone());
+        let sealing = Sealing::new(Arc::clone(&shared), chair.clone(), pulse);
         // It ends when its line is gone; that is asked of the lines, one wave before.
-        self.sealing
-            .must(format!("sealing of {}", chair.name), |_| sealing.run(heard, requests, tried, pulse));
+        self.sealing.must(format!("sealing of {}", chair.name), |_| sealing.run(heard, requests, tried));
 
         let figures = Arc::new(Figures::default());
         shared.board.count(&chair.name, Arc::clone(&figures));
@@ -364,5 +375,18 @@ fn first_snapshot(settings: &Settings, now: Timestamp, trust: ClockTrust) -> Sna
         chairs: settings.chairs.iter().map(status::Chair::untried).collect(),
         spool: status::Spool { max_bytes: settings.spool.max_bytes, ..status::Spool::default() },
         upstreams: settings.upstreams.iter().map(|it| status::UpstreamState::untried(&it.name)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_waves_together_stop_before_the_service_manager_kills() {
+        // systemd's own default for TimeoutStopSec; a unit may only raise it.
+        let kills_after = Duration::from_secs(90);
+        let waves = [deadlines::LINES, deadlines::SEALING, deadlines::FORWARDERS, deadlines::SPOOL];
+        assert!(waves.iter().sum::<Duration>() < kills_after / 3 * 2);
     }
 }

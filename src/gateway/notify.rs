@@ -14,6 +14,12 @@ pub enum Notify {
 }
 
 impl Notify {
+    /// Not ready yet, and it may take this much longer.
+    pub(super) fn starting(self, longer: Duration) {
+        let micros = u32::try_from(longer.as_micros()).unwrap_or(u32::MAX);
+        self.tell(&[NotifyState::ExtendTimeoutUsec(micros), NotifyState::Status("reading the spool")]);
+    }
+
     /// The spool is open and each line was tried.
     pub(super) fn ready(self, status: &str) {
         self.tell(&[NotifyState::Ready, NotifyState::Status(status)]);

@@ -2,6 +2,8 @@
 
 use crate::gateway::{Home, Wishes};
 use rustix::process::Signal;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
 #[test]
 fn a_default_install_is_ready_says_what_to_do_next_and_stops_when_asked() {
@@ -84,4 +86,60 @@ fn a_chair_that_does_not_exist_is_refused_without_repeating_what_was_typed() {
     let audit = std::fs::read_to_string(home.state().join("audit.jsonl")).unwrap();
     assert!(audit.contains("\"event\":\"denied\"") && audit.contains("unknown_chair"), "{audit}");
     assert!(!audit.contains("Mustermann") && !audit.contains("4711"), "{audit}");
+}
+
+#[test]
+fn the_service_manager_hears_of_readiness_life_and_the_stop() {
+    let home = Home::new(&Wishes::default());
+    let path = home.dir.path().join("notify.sock");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let heard = |wanted: &str| {
+        let mut all = Vec::new();
+        while !all.iter().any(|line: &String| line.split('\n').any(|part| part == wanted)) {
+            let mut datagram = [0; 4096];
+            let length =
+                socket.recv(&mut datagram).unwrap_or_else(|why| panic!("no {wanted}: {why}; {all:?}"));
+            all.push(String::from_utf8(datagram[..length].to_vec()).unwrap());
+        }
+        all.join("\n")
+    };
+    let variables = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "900000")];
+    let gateway = home.start_with("info", &variables);
+    assert!(heard("READY=1").contains("STATUS=no chair in the configuration yet"));
+    heard("WATCHDOG=1");
+    heard("WATCHDOG=1");
+    gateway.signal(Signal::TERM);
+    heard("STOPPING=1");
+    gateway.stop();
+}
+
+#[test]
+fn a_log_filter_that_cannot_be_understood_exits_64() {
+    let home = Home::new(&Wishes::default());
+    let (code, _, why) = home.ask(&["run", "--log", "chairside=loud=now"], "");
+    assert_eq!(code, Some(64), "{why}");
+    assert!(why.contains("write error, warn, info, debug or trace"), "{why}");
+    assert!(!home.state().exists());
+}
+
+#[test]
+fn a_file_in_place_of_the_state_directory_is_refused_with_what_to_do() {
+    let home = Home::new(&Wishes::default());
+    home.write("state", "not a folder");
+    let mut gateway = home.start("info");
+    assert_eq!(gateway.end().code(), Some(74));
+    assert!(gateway.log().join("\n").contains("name another as [gateway] state_dir"));
+}
+
+#[test]
+fn a_missing_keyring_beside_a_spool_is_refused_and_nothing_is_made_anew() {
+    let home = Home::new(&Wishes::default());
+    home.ready("info").stop();
+    let keyring = home.state().join("keyring");
+    std::fs::remove_file(&keyring).unwrap();
+    let mut gateway = home.start("info");
+    assert_eq!(gateway.end().code(), Some(78), "{:?}", gateway.log());
+    assert!(gateway.log().join("\n").contains("bring it back from your safe copy"));
+    assert!(!keyring.exists());
 }

@@ -12,4 +12,5 @@ mod receiver;
 
 mod delivery;
 mod exits;
+mod prompt;
 mod ward;

@@ -127,7 +127,13 @@ impl Home {
 
     /// Starts the daemon; does not wait for anything.
     pub(crate) fn start(&self, log: &str) -> Running {
+        self.start_with(log, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    pub(crate) fn start_with(&self, log: &str, variables: &[(&str, &str)]) -> Running {
         let mut command = self.command(&["run", "--log", log]);
+        command.envs(variables.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let heard = Arc::new(Heard::default());
