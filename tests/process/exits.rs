@@ -66,7 +66,7 @@ fn a_hangup_stops_nothing() {
 fn commands_say_that_no_gateway_runs_and_exit_75() {
     let home = Home::new(&Wishes::default());
     for (words, input) in
-        [(&["status"][..], ""), (&["seat", "chair-1"], "4711\n"), (&["unseat", "chair-1"], "")]
+        [(&["status"][..], ""), (&["seat", "chair-1"], "CANARY-4711\n"), (&["unseat", "chair-1"], "")]
     {
         let (code, _, why) = home.ask(words, input);
         assert_eq!(code, Some(75), "{why}");
@@ -78,14 +78,14 @@ fn commands_say_that_no_gateway_runs_and_exit_75() {
 fn a_chair_that_does_not_exist_is_refused_without_repeating_what_was_typed() {
     let home = Home::new(&Wishes::default());
     let gateway = home.ready("info");
-    let (code, _, why) = home.ask(&["seat", "Mustermann"], "4711\n");
+    let (code, _, why) = home.ask(&["seat", "Mustermann"], "CANARY-4711\n");
     assert_eq!(code, Some(1));
     assert!(why.contains("there is no such chair"), "{why}");
     let log = gateway.stop().join("\n");
-    assert!(!log.contains("Mustermann") && !log.contains("4711"), "{log}");
+    assert!(!log.contains("Mustermann") && !log.contains("CANARY"), "{log}");
     let audit = std::fs::read_to_string(home.state().join("audit.jsonl")).unwrap();
     assert!(audit.contains("\"event\":\"denied\"") && audit.contains("unknown_chair"), "{audit}");
-    assert!(!audit.contains("Mustermann") && !audit.contains("4711"), "{audit}");
+    assert!(!audit.contains("Mustermann") && !audit.contains("CANARY"), "{audit}");
 }
 
 #[test]

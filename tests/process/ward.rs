@@ -27,7 +27,7 @@ async fn status_shows_what_the_machine_shows_and_never_who_sits_there() {
     let page = home.until_page("the treatment", |page| page.contains("chair-1  answering, treating"));
     assert!(page.contains("patient seated"), "{page}");
     assert!(page.contains("170 mmHg"), "{page}");
-    assert!(!page.contains("4711"), "{page}");
+    assert!(!page.contains("CANARY"), "{page}");
 
     receiver
         .until("readings of a patient", |resources| {
@@ -38,8 +38,8 @@ async fn status_shows_what_the_machine_shows_and_never_who_sits_there() {
     let (_, said, _) = home.ask(&["unseat", "chair-1"], "");
     assert!(said.contains("patient unseated"), "{said}");
     let log = gateway.stop().join("\n");
-    assert!(!log.contains("4711"), "{log}");
-    assert!(!String::from_utf8_lossy(&receiver.raw()).contains("4711"));
+    assert!(!log.contains("CANARY"), "{log}");
+    assert!(!String::from_utf8_lossy(&receiver.raw()).contains("CANARY"));
     let audit = std::fs::read_to_string(home.state().join("audit.jsonl")).unwrap();
     let acts: Vec<&str> =
         ["\"outcome\":\"bound\"", "\"outcome\":\"already_seated\"", "\"outcome\":\"unseated\""]
@@ -47,7 +47,7 @@ async fn status_shows_what_the_machine_shows_and_never_who_sits_there() {
             .filter(|act| audit.contains(act))
             .collect();
     assert_eq!(acts.len(), 3, "{audit}");
-    assert!(!audit.contains("4711"), "{audit}");
+    assert!(!audit.contains("CANARY"), "{audit}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
