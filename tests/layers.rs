@@ -142,7 +142,11 @@ fn sources(root: &Path, rule: &Rule) -> Vec<PathBuf> {
         under(rule.path) && !rule.except.iter().any(|except| under(except))
     };
     let top = rule.path.split('/').next().unwrap();
-    let is_test = |file: &PathBuf| file.ends_with("tests.rs");
+    // Whole files of tests may do what a test needs; `#[cfg(test)]` stands where they are declared.
+    let is_test = |file: &PathBuf| {
+        file.strip_prefix(root).unwrap().components().any(|part| part.as_os_str() == "tests")
+            || file.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"))
+    };
     rust_files(&root.join(top)).into_iter().filter(|file| belongs(file) && !is_test(file)).collect()
 }
 

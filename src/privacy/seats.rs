@@ -416,6 +416,6 @@ impl Live {
 }
 
 #[cfg(test)]
-mod schedules;
+mod schedule_tests;
 #[cfg(test)]
 mod tests;
