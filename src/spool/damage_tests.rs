@@ -12,8 +12,8 @@ use chairside_drivers::kit::time::Tick;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 struct Home {
     folder: tempfile::TempDir,
@@ -93,6 +93,26 @@ fn a_failed_sync_sends_the_records_to_a_new_volume_and_loses_none() {
     assert_eq!(leased.len(), 16);
     assert_right(&leased);
     assert_eq!(spool.status().set_aside, []);
+}
+
+#[test]
+fn an_append_is_synced_in_its_volume_and_in_the_manifest_before_it_is_acknowledged() {
+    let home = Home::new();
+    let acts = Arc::new(Mutex::new(Vec::new()));
+    let noted = acts.clone();
+    let faults = move |act: &'static str| {
+        noted.lock().unwrap().push(act);
+        None
+    };
+    let mut spool =
+        home.try_open(Options { faults: Some(Arc::new(faults)), ..Options::new(u64::MAX) }).unwrap();
+    spool.append(&[record(1)]).unwrap();
+    acts.lock().unwrap().clear();
+    spool.append(&[record(2)]).unwrap();
+    let (write, sync, manifest) = ("write to a database", "sync records", "write the manifest");
+    let acts: Vec<_> = acts.lock().unwrap().iter().copied().filter(|act| !act.starts_with("ask")).collect();
+    // The manifest is written and then synced.
+    assert_eq!(acts, [write, sync, manifest, manifest]);
 }
 
 #[test]
