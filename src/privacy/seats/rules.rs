@@ -75,7 +75,7 @@ pub(super) fn start(
 pub(super) fn end(state: &mut State, chair: &ChairName, word: Word) -> Option<TreatmentId> {
     let (_, treatment) = running(state, chair)?;
     let durable = state.chairs.get(chair).and_then(|chair| chair.progress).map(|(at, _)| at);
-    let heard = word.heard.or(durable).unwrap_or(treatment.started);
+    let heard = word.heard.or(durable).map_or(treatment.started, |heard| heard.max(treatment.started));
     let is_now = word.settled == Settled::Yes && age(word.at, heard).is_none_or(|age| age <= UNHEARD);
     end_at(state, chair, if is_now { word.at } else { heard })
 }
@@ -84,7 +84,9 @@ pub(super) fn end(state: &mut State, chair: &ChairName, word: Word) -> Option<Tr
 /// machine confirmed, but not for long now, or that is longer than any can be. It ends first.
 pub(super) fn end_if_over(state: &mut State, chair: &ChairName, word: Word) -> Option<TreatmentId> {
     let (_, treatment) = running(state, chair)?;
-    let is_heard = word.heard.and_then(|heard| age(word.at, heard)).is_some_and(|age| age <= UNHEARD);
+    // One that a seat began was heard of at that moment at the latest: the seat found it running.
+    let heard = word.heard.map(|heard| heard.max(treatment.started));
+    let is_heard = heard.and_then(|heard| age(word.at, heard)).is_some_and(|age| age <= UNHEARD);
     let is_over = !is_heard || is_too_long(treatment, word.at);
     (word.settled == Settled::Yes && is_over).then(|| end(state, chair, word)).flatten()
 }
