@@ -9,19 +9,21 @@ use crate::sim::resource::Kind;
 use crate::sim::scenario::{Cue, What, is_never_seated, scenario};
 use crate::sim::stage::{NAMESPACE, Plan, Stage, StageError};
 use crate::sim::verdict::{Chair, Comparison, compare};
-use crate::status::{Board, GatewayState, Snapshot, UpstreamState};
+use crate::status::{Board, GatewayState, Seat, Snapshot, UpstreamState};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use zeroize::Zeroizing;
 
 /// When the receiver is cut off, per mille of the length: early, so that what piles up can drain before the end.
 const OUTAGE: u32 = 150;
 /// How often the onlooker is told.
 const LOOK: Duration = Duration::from_millis(500);
+/// How often the nurse looks whether a chair is free.
+const LOOK_AT_SEATS: Duration = Duration::from_millis(100);
 /// The gateway is ready long before this, or it never is.
 const READY: Duration = Duration::from_secs(20);
 /// When nothing more was delivered for this long, what is missing will not come.
@@ -95,6 +97,8 @@ pub async fn play(
         look,
         most_waiting: 0,
         started: Duration::ZERO,
+        postponed: Vec::new(),
+        seating: JoinSet::new(),
         disagreements: Vec::new(),
     };
     let played = tokio::select! {
@@ -126,6 +130,10 @@ struct Director<'a, L> {
     most_waiting: u64,
     /// On the monotonic clock.
     started: Duration,
+    /// Seats that wait for the gateway to see that the last patient has gone.
+    postponed: Vec<Cue>,
+    /// Seats on their way; each ends with what was refused.
+    seating: JoinSet<Option<String>>,
     /// What went wrong on the way.
     disagreements: Vec<String>,
 }
@@ -157,8 +165,11 @@ impl<L: FnMut(&View) + Send> Director<'_, L> {
         let mut cues = cues.into_iter().peekable();
         loop {
             let elapsed = self.elapsed();
+            for cue in std::mem::take(&mut self.postponed) {
+                self.cue(cue);
+            }
             while let Some(cue) = cues.next_if(|cue| cue.at <= elapsed) {
-                self.cue(cue).await;
+                self.cue(cue);
             }
             while cable.next_if(|at| *at <= elapsed).is_some() {
                 // An outage of no length leaves the cable in.
@@ -173,34 +184,51 @@ impl<L: FnMut(&View) + Send> Director<'_, L> {
             let Some(next) = next.or_else(|| (elapsed < self.plan.length).then_some(self.plan.length)) else {
                 return Ok(());
             };
-            self.pause(next.saturating_sub(self.elapsed()).min(LOOK)).await?;
+            let look = if self.postponed.is_empty() { LOOK } else { LOOK_AT_SEATS };
+            self.pause(next.saturating_sub(self.elapsed()).min(look)).await?;
         }
     }
 
-    async fn cue(&mut self, cue: Cue) {
+    fn cue(&mut self, cue: Cue) {
         let Some(bed) = self.stage.beds.get(cue.chair) else { return };
         match cue.what {
             What::Machine(act) => bed.act(act),
             What::Starts(patient) => bed.start(patient),
             What::Ends => bed.end(),
             What::Seat(patient) => {
-                // The same way as `chairside seat`.
                 let Some(chair) = self.stage.settings.chairs.get(cue.chair) else { return };
-                let socket = &self.stage.settings.gateway.control;
+                let board = self.board.snapshot(self.wall());
+                // A seat on a running treatment would take it away from the patient before.
+                if board.chairs.get(cue.chair).is_some_and(|chair| chair.seat == Seat::Seated) {
+                    self.postponed.push(cue);
+                    return;
+                }
+                let socket = self.stage.settings.gateway.control.clone();
+                let chair = chair.name.as_str().to_owned();
                 let number = Zeroizing::new(patient.record_number());
-                let refused = match client::seat(socket, chair.name.as_str(), number, Correct::No).await {
-                    Ok(Answer::Done { .. }) => return,
-                    Ok(Answer::Refused { why, .. }) => why,
-                    Ok(Answer::Status { .. }) => "the gateway answered something else".to_owned(),
-                    Err(error) => error.to_string(),
-                };
-                self.disagreements.push(format!("{}: nobody could be seated: {refused}", chair.name));
+                // A task of its own: the ward does not stand still while the gateway writes down who sits there.
+                self.seating.spawn(async move {
+                    // The same way as `chairside seat`.
+                    let refused = match client::seat(&socket, &chair, number, Correct::No).await {
+                        Ok(Answer::Done { .. }) => return None,
+                        Ok(Answer::Refused { why, .. }) => why,
+                        Ok(Answer::Status { .. }) => "the gateway answered something else".to_owned(),
+                        Err(error) => error.to_string(),
+                    };
+                    Some(format!("{chair}: nobody could be seated: {refused}"))
+                });
             }
         }
     }
 
     /// Waits until everything of the scenario is delivered, or until nothing more is.
     async fn drain(&mut self) -> Result<(), DemoError> {
+        while let Some(seated) = self.seating.join_next().await {
+            self.disagreements.extend(seated.unwrap_or_else(|error| Some(error.to_string())));
+        }
+        if !self.postponed.is_empty() {
+            self.disagreements.push("the gateway never saw that a patient had gone".to_owned());
+        }
         let end = self.wall();
         self.pause(BOARD).await?;
         let mut delivered = 0;

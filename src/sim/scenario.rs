@@ -24,7 +24,7 @@ pub enum What {
     Starts(Patient),
     /// The treatment ends and the patient leaves; nobody tells the gateway.
     Ends,
-    /// The nurse tells the gateway who sits there.
+    /// The nurse tells the gateway who sits there, as soon as it knows that the last patient has gone.
     Seat(Patient),
 }
 
@@ -73,10 +73,10 @@ fn of_chair(chair: usize, chairs: usize, length: Duration) -> Vec<Cue> {
         cues.push(cue(480, What::Machine(Act::VenousPressureAlarm(Switch::Off))));
     }
     if chair.is_multiple_of(8) {
-        cues.push(cue(500, What::Ends));
+        cues.push(cue(470, What::Ends));
         cues.push(cue(550, What::Seat(second)));
-        cues.push(cue(580, What::Starts(second)));
-        cues.push(cue(750, What::Machine(cuff(number, 1))));
+        cues.push(cue(600, What::Starts(second)));
+        cues.push(cue(760, What::Machine(cuff(number, 1))));
     } else {
         cues.push(cue(700, What::Machine(cuff(number, 1))));
     }

@@ -1,12 +1,11 @@
 //! The other half of the judgement: everything that should be at the receiver is there.
 
-use super::screens::{Treatment, is_same, measurements, said, treatments};
+use super::screens::{Treatment, alarms, is_same, measurements, said, treatments};
 use super::{Chair, Court, Gap, SYSTOLIC, Thing};
 use crate::config::device_map::MapEntry;
 use crate::model::parameter::Kind;
 use crate::sim::resource::{Content, Subject};
 use crate::sim::ward::{Patient, Shown};
-use chairside_drivers::kit::simulator::{Act, Switch};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 const PULSE: &str = "nibp_pulse_rate";
@@ -31,20 +30,24 @@ impl Court<'_> {
             if !chair.seated {
                 continue;
             }
+            let mut alarms_raised = 0;
             for treatment in treatments(chair.ledger, chair.map) {
                 self.comparison.treatments += 1;
-                self.treatment(index, chair, &treatment);
+                if let Some(start) = self.treatment(index, chair, &treatment) {
+                    alarms_raised += alarms(chair.ledger, chair.map, start..=*treatment.screens.end());
+                }
             }
-            self.alarm_edges(index, chair);
+            self.alarm_edges(index, chair, alarms_raised);
         }
     }
 
-    fn treatment(&mut self, place: usize, chair: &Chair<'_>, treatment: &Treatment) {
+    /// Holds every screen of a treatment against what came of it. Gives the first screen the gateway saw as one.
+    fn treatment(&mut self, place: usize, chair: &Chair<'_>, treatment: &Treatment) -> Option<usize> {
         let name = chair.name;
         let Some(seen_from) = &treatment.seen_from else {
             self.comparison
                 .disagree(format!("{name}: a treatment too short to be recognised; make the demo longer"));
-            return;
+            return None;
         };
         let measured: Vec<&MapEntry> = chair
             .map
@@ -76,12 +79,18 @@ impl Court<'_> {
             self.screen(place, index, &Course { chair, shown, last, is_measured });
             before = Some(index);
         }
+        Some(start)
     }
 
     /// Everything one screen obliges to, and nothing more.
     fn screen(&mut self, place: usize, index: usize, course: &Course<'_>) {
         let Course { chair, shown, last, is_measured } = *course;
-        let name = chair.name;
+        let (mut missing, mut no_news) = (Vec::new(), Vec::new());
+        let mut hold = |due: bool, there: bool, key: &'static str| match (due, there) {
+            (true, false) => missing.push(key),
+            (false, true) => no_news.push(key),
+            (true, true) | (false, false) => {}
+        };
         for entry in &chair.map.entries {
             let now = said(shown, entry);
             let parameter = entry.parameter;
@@ -95,24 +104,19 @@ impl Court<'_> {
                 Kind::Spot => continue,
             };
             let there = self.seen.contains(&(place, index, Thing::Parameter(parameter)));
-            self.due(due, there, || format!("{name}: {} of screen {index}", parameter.key()));
+            hold(due, there, parameter.key());
         }
         // Some machines have no cuff.
         let shows_cuff = chair.map.entries.iter().any(|entry| entry.parameter.key() == SYSTOLIC);
         let has_cuff = self.seen.contains(&(place, index, Thing::Cuff));
-        self.due(is_measured && shows_cuff, has_cuff, || {
-            format!("{name}: the blood pressure of screen {index}")
-        });
-    }
-
-    fn due(&mut self, due: bool, there: bool, what: impl Fn() -> String) {
-        if due && !there {
-            self.comparison.missing += 1;
-            self.comparison.disagree(format!("{} is missing", what()));
-        }
-        if there && !due {
-            self.comparison.wrong += 1;
-            self.comparison.disagree(format!("{} was no news and was sent", what()));
+        hold(is_measured && shows_cuff, has_cuff, "the blood pressure");
+        self.comparison.missing += missing.len() as u64;
+        self.comparison.wrong += no_news.len() as u64;
+        for (keys, words) in [(missing, "missing"), (no_news, "no news and sent all the same")] {
+            if !keys.is_empty() {
+                let words = format!("{}: of screen {index} {words}: {}", chair.name, keys.join(", "));
+                self.comparison.disagree(words);
+            }
         }
     }
 
@@ -130,20 +134,14 @@ impl Court<'_> {
         true
     }
 
-    /// Each alarm raised and cleared while a patient sat there is told once.
-    fn alarm_edges(&mut self, place: usize, chair: &Chair<'_>) {
-        let switched = |switch| {
-            let done = chair.ledger.done.iter().filter(|done| done.treatment.is_some());
-            done.filter(|done| done.act == Act::VenousPressureAlarm(switch)).count() as u64
-        };
-        let expected = (switched(Switch::On), switched(Switch::Off));
-        let found = self.alarms.get(&place).copied().unwrap_or_default();
-        if found != expected {
-            self.comparison.missing +=
-                expected.0.saturating_sub(found.0) + expected.1.saturating_sub(found.1);
+    /// Each alarm that came on while a patient was treated is told once, and once that it is over.
+    fn alarm_edges(&mut self, place: usize, chair: &Chair<'_>, expected: u64) {
+        let (raised, over) = self.alarms.get(&place).copied().unwrap_or_default();
+        if (raised, over) != (expected, expected) {
+            self.comparison.missing += expected.saturating_sub(raised) + expected.saturating_sub(over);
             let words = format!(
-                "{}: the alarm was raised {} and cleared {} times, the receiver has {} and {}",
-                chair.name, expected.0, expected.1, found.0, found.1
+                "{}: alarms came on {expected} times, the receiver has {raised} starts and {over} ends",
+                chair.name
             );
             self.comparison.disagree(words);
         }

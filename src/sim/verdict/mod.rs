@@ -115,7 +115,7 @@ struct Court<'a> {
     patients: HashMap<Arc<str>, Patient>,
     /// Which parameter of which screen of which chair is at the receiver.
     seen: HashSet<(usize, usize, Thing)>,
-    /// Alarm edges by chair: raised and cleared.
+    /// Alarm edges by chair: starts and ends.
     alarms: BTreeMap<usize, (u64, u64)>,
     /// Gaps by chair.
     gaps: BTreeMap<usize, Vec<Gap>>,
@@ -330,10 +330,11 @@ impl<'a> Court<'a> {
             Found::Code(code) => self.meanings.alarm_phase(code),
             _ => None,
         });
-        let (raised, cleared) = self.alarms.entry(chair).or_default();
+        let (starts, ends) = self.alarms.entry(chair).or_default();
         match phase {
-            Some("start") => *raised += 1,
-            Some("end") => *cleared += 1,
+            Some("start") => *starts += 1,
+            // By the machine, or by the gateway at the end of the treatment.
+            Some(phase) if phase.starts_with("end") => *ends += 1,
             other => {
                 self.comparison.wrong += 1;
                 let name = self.chair(chair).name;

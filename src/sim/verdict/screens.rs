@@ -82,6 +82,18 @@ pub(super) fn measurements(ledger: &Ledger, treatment: &Treatment) -> Vec<usize>
     first_seen.filter(|index| treatment.screens.contains(index)).collect()
 }
 
+/// How often an alarm came on, on screens a gateway could read, while it could know of the treatment. One that is on at
+/// the first of them came on for this patient, too.
+pub(super) fn alarms(ledger: &Ledger, map: &DeviceMap, screens: RangeInclusive<usize>) -> u64 {
+    let shown = || ledger.shown.get(screens.clone()).unwrap_or_default();
+    let raised = |channel: &ChannelId| {
+        let on = shown().iter().map(|shown| matches!(reading(shown, channel), Some(Reading::Code { raw: 1.., .. })));
+        let before = std::iter::once(false).chain(on.clone());
+        before.zip(on).filter(|(before, now)| !before && *now).count() as u64
+    };
+    map.alarms.iter().map(|(_, channel)| raised(channel)).sum()
+}
+
 /// What a screen says of a parameter; `None` where it says nothing a gateway could use.
 pub(super) fn said(shown: &Shown, entry: &MapEntry) -> Option<Said> {
     let row = entry.parameter.row();
