@@ -15,6 +15,7 @@ pub use gate::{Gate, Refusal};
 pub use port::{Port, SerialPort};
 
 use chairside_drivers::kit::driver::{Direction, Request};
+use chairside_drivers::kit::time::Tick;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -57,12 +58,12 @@ impl<P: Port> Line<P> {
     /// # Errors
     /// [`LineError::Forbidden`] when the gate refuses, [`LineError::Stuck`] and [`LineError::Gone`] when the port does
     /// not take it. The line is closed in each case.
-    pub async fn send(&mut self, gate: &mut Gate, request: &Request) -> Result<(), LineError> {
+    pub async fn send(&mut self, gate: &mut Gate, now: Tick, request: &Request) -> Result<(), LineError> {
         if self.direction == Direction::ListenOnly {
             self.port = None;
             return Err(LineError::forbidden(&self.path, Refusal::ListenOnly));
         }
-        if let Err(refusal) = gate.pass(request) {
+        if let Err(refusal) = gate.pass(request, now) {
             self.port = None;
             return Err(LineError::forbidden(&self.path, refusal));
         }
@@ -113,8 +114,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_listed_request_reaches_the_wire_and_is_counted() {
         let (mut line, mut machine) = line(Direction::Poll);
-        let mut gate = Gate::new(&[spec(b"K\r\n")]);
-        line.send(&mut gate, &spec(b"K\r\n").request()).await.unwrap();
+        let mut gate = Gate::new(&[spec(b"K\r\n")], Duration::from_secs(1));
+        line.send(&mut gate, Tick::ZERO, &spec(b"K\r\n").request()).await.unwrap();
         let mut heard = [0; 3];
         machine.read_exact(&mut heard).await.unwrap();
         assert_eq!(&heard, b"K\r\n");
@@ -124,8 +125,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_unlisted_request_closes_the_line_and_sends_nothing() {
         let (mut line, mut machine) = line(Direction::Poll);
-        let mut gate = Gate::new(&[spec(b"K\r\n")]);
-        let refused = line.send(&mut gate, &spec(b"SET\r\n").request()).await.unwrap_err();
+        let mut gate = Gate::new(&[spec(b"K\r\n")], Duration::from_secs(1));
+        let refused = line.send(&mut gate, Tick::ZERO, &spec(b"SET\r\n").request()).await.unwrap_err();
         assert!(matches!(refused, LineError::Forbidden { refusal: Refusal::NotListed, .. }));
         assert!(!line.is_open());
         let mut heard = Vec::new();
@@ -137,8 +138,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_listen_only_line_sends_not_even_a_listed_request() {
         let (mut line, _machine) = line(Direction::ListenOnly);
-        let mut gate = Gate::new(&[spec(b"K\r\n")]);
-        let refused = line.send(&mut gate, &spec(b"K\r\n").request()).await.unwrap_err();
+        let mut gate = Gate::new(&[spec(b"K\r\n")], Duration::from_secs(1));
+        let refused = line.send(&mut gate, Tick::ZERO, &spec(b"K\r\n").request()).await.unwrap_err();
         assert!(matches!(refused, LineError::Forbidden { refusal: Refusal::ListenOnly, .. }));
         assert!(!line.is_open());
     }
@@ -155,8 +156,8 @@ mod tests {
     async fn a_port_that_takes_no_bytes_is_stuck_and_not_waited_for_for_ever() {
         let (ours, _machine) = duplex(1);
         let mut line = Line::over(Path::new("/dev/test"), Direction::Poll, ours);
-        let mut gate = Gate::new(&[spec(b"K\r\n")]);
-        let stuck = line.send(&mut gate, &spec(b"K\r\n").request()).await.unwrap_err();
+        let mut gate = Gate::new(&[spec(b"K\r\n")], Duration::from_secs(1));
+        let stuck = line.send(&mut gate, Tick::ZERO, &spec(b"K\r\n").request()).await.unwrap_err();
         assert!(matches!(stuck, LineError::Stuck { .. }));
         assert!(!line.is_open());
         assert_eq!(gate.counts().collect::<Vec<_>>(), [("read", 0)]);

@@ -86,7 +86,7 @@ pub async fn converse<O: Opener>(conversation: Conversation<O>, stop: impl Futur
     let stop: Stop<'_> = &mut std::pin::pin!(stop);
     let Conversation { chair, model, every, opener, clock, events, figures } = conversation;
     let schedule = Schedule::new(clock.tick(), every);
-    let gate = Gate::new(model.requests());
+    let gate = Gate::new(model.requests(), every);
     let teller = Teller { chair, clock, events, figures };
     let mut chair = Chair { model, opener, schedule, gate, teller, backoff: BackOff::new(), told: None };
     // An error here only says that nobody listens to the events any more: the gateway is stopping.

@@ -150,7 +150,7 @@ impl<O: Opener> Talk<'_, O> {
                 Output::EndOfPoll(slot, outcome) => self.end_of_poll(slot, outcome).await?,
                 Output::Send(request) if self.closing.is_some() => self.say_goodbye(&request).await,
                 Output::Send(request) => {
-                    self.line.send(&mut self.chair.gate, &request).await?;
+                    self.line.send(&mut self.chair.gate, self.chair.teller.clock.tick(), &request).await?;
                     self.chair.teller.figures.sent(&self.chair.gate);
                 }
             }
@@ -211,7 +211,7 @@ impl<O: Opener> Talk<'_, O> {
             return;
         }
         let chair = self.chair.teller.chair.as_str();
-        match self.line.send(&mut self.chair.gate, request).await {
+        match self.line.send(&mut self.chair.gate, self.chair.teller.clock.tick(), request).await {
             Ok(()) => self.chair.teller.figures.sent(&self.chair.gate),
             Err(error) if error.may_pass() => {
                 tracing::warn!(chair, reason = error.word(), "the stop frame did not go out: {error}");

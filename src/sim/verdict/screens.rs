@@ -87,7 +87,9 @@ pub(super) fn measurements(ledger: &Ledger, treatment: &Treatment) -> Vec<usize>
 pub(super) fn alarms(ledger: &Ledger, map: &DeviceMap, screens: RangeInclusive<usize>) -> u64 {
     let shown = || ledger.shown.get(screens.clone()).unwrap_or_default();
     let raised = |channel: &ChannelId| {
-        let on = shown().iter().map(|shown| matches!(reading(shown, channel), Some(Reading::Code { raw: 1.., .. })));
+        let on = shown()
+            .iter()
+            .map(|shown| matches!(reading(shown, channel), Some(Reading::Code { raw: 1.., .. })));
         let before = std::iter::once(false).chain(on.clone());
         before.zip(on).filter(|(before, now)| !before && *now).count() as u64
     };
