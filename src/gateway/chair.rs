@@ -9,7 +9,7 @@ use crate::model::time::{ClockTrust, Timestamp};
 use crate::normalise::{Capture, EndReason, Finding, Normaliser, Origin, Phase, Poll, Resume};
 use crate::poll::{ChairEvent, LineEvent, MissCause, Moment};
 use crate::privacy::Pseudonymiser;
-use crate::privacy::record::{Event, Gap, GapCause, Record, TreatmentId};
+use crate::privacy::record::{Correction, Event, Gap, GapCause, Record, TreatmentId};
 use crate::privacy::seats::{Seated, Seats};
 use crate::spool::SpoolError;
 use crate::spool::handle::{SpoolHandle, Urgency};
@@ -100,6 +100,7 @@ impl Sealing {
         self.end_on_other_machine().await?;
         self.tell_downtime();
         self.write().await?;
+        self.tell_untold().await?;
         let mut tried = Some(tried);
         let mut beat = interval(Duration::from_secs(1));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -157,6 +158,26 @@ impl Sealing {
         ));
         self.urgency = self.urgency.max(Urgency::Prompt);
         Ok(())
+    }
+
+    /// A crash between a seat and its record: what was sent to the wrong chart must still be taken back.
+    async fn tell_untold(&mut self) -> Result<(), Cause> {
+        for (chair, correction) in self.shared.seats.untold() {
+            if chair != self.chair.name {
+                continue;
+            }
+            self.correct(correction, self.moment()).await?;
+            self.shared.spool.release(correction.treatment).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes a correction down; only then the keyring forgets that it is due.
+    async fn correct(&mut self, correction: Correction, moment: Moment) -> Result<(), Cause> {
+        self.tell(moment, Some(correction.treatment), Event::Correction(correction));
+        self.urgency = Urgency::Now;
+        self.write().await?;
+        self.seats(move |seats| seats.told(&correction)).await
     }
 
     /// What was missed since the run before.
@@ -356,11 +377,11 @@ impl Sealing {
         if let Some(started) = seated.started {
             self.tell(moment, Some(started), Event::TreatmentStarted);
         }
-        if let Some(correction) = seated.correction {
-            self.tell(moment, Some(correction.treatment), Event::Correction(correction));
-        }
         self.urgency = Urgency::Now;
         self.write().await?;
+        if let Some(correction) = seated.correction {
+            self.correct(correction, moment).await?;
+        }
         if let Some(treatment) = seated.release {
             self.shared.spool.release(treatment).await?;
         }

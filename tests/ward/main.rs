@@ -2,7 +2,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may say what must hold in the shortest way")]
 
 #[path = "../support/gateway.rs"]
-#[expect(dead_code, reason = "shared with the process tests")]
 mod gateway;
 #[path = "../support/machine.rs"]
 mod machine;

@@ -6,6 +6,8 @@ use crate::pki::Pki;
 use crate::receiver::Receiver;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
 
 struct Ward {
     machine: Machine,
@@ -190,4 +192,35 @@ async fn a_wrong_seat_is_corrected_from_the_treatments_start() {
     ward.receiver.until("all of it at the right one", |it| with_value(it, &right, 170) >= before).await;
     gateway.stop();
     assert_eq!(patients(&ward.receiver.resources()), BTreeSet::from([right]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_in_the_middle_of_a_correction_leaves_nothing_in_a_wrong_chart() {
+    let ward = Ward::open().await;
+    let mut gateway = ward.home.ready("debug");
+    ward.begin(&gateway, 1);
+    ward.seat(&["seat", "chair-1"], "1001");
+    ward.next_patient(&[]).await;
+    let random = RandomState::new();
+    for round in 0..8_u32 {
+        let number = if round % 2 == 0 { "1002" } else { "1001" };
+        std::thread::scope(|scope| {
+            // It fails where the gateway dies before it answers.
+            let asked =
+                scope.spawn(|| ward.home.ask(&["seat", "chair-1", "--correct"], &format!("{number}\n")));
+            gateway.alive_for(Duration::from_micros(random.hash_one(round) % 60_000));
+            gateway.kill();
+            asked.join().unwrap();
+        });
+        gateway = ward.home.ready("debug");
+        gateway.until("an answer", |line| line.contains(": kept "));
+    }
+    // Whoever it was after all that: the last word is a third one's, and nothing stays with anybody else.
+    let everybody: Vec<String> =
+        ward.receiver.resources().values().filter_map(patient).map(str::to_owned).collect();
+    ward.seat(&["seat", "chair-1", "--correct"], "1003");
+    let third = ward.next_patient(&everybody.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let alone = BTreeSet::from([third]);
+    ward.receiver.until("everything at the third one", |it| patients(it) == alone).await;
+    gateway.stop();
 }
