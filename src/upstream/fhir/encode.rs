@@ -19,6 +19,8 @@ use crate::spool::Stored;
 use crate::upstream::{Identities, Pseudonym};
 use chairside_drivers::kit::driver::ModelId;
 use jiff::tz::TimeZone;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -34,6 +36,8 @@ pub struct Encoder {
     send: SendPolicy,
     gateway: Environment,
     receiver: Environment,
+    /// Ids of DeviceMetrics already derived: the same few dozen of a machine stand in every record.
+    metric_ids: Arc<Mutex<HashMap<(MachineName, Parameter), Uuid>>>,
 }
 
 /// What a record becomes at this receiver.
@@ -146,6 +150,7 @@ impl Encoder {
             send: upstream.send,
             gateway: gateway.environment,
             receiver: fhir.environment,
+            metric_ids: Arc::default(),
         }
     }
 
@@ -217,6 +222,11 @@ impl Encoder {
                 self.procedure(ids, seated, machine, *hint, *standing, meta)
             }
         }
+    }
+
+    fn metric_id(&self, ids: Ids<'_>, machine: &MachineName, parameter: Parameter) -> Uuid {
+        let mut known = self.metric_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        *known.entry((machine.clone(), parameter)).or_insert_with(|| ids.metric(machine, parameter))
     }
 
     pub(super) fn writes(&self, kind: ResourceKind) -> bool {
@@ -373,7 +383,8 @@ impl Scene<'_> {
 
     /// The machine will be referred to.
     pub(super) fn need_device(&mut self) {
-        if self.encoder.writes(ResourceKind::Device) {
+        let is_needed = self.needs.iter().any(|need| matches!(need.what, What::Device { .. }));
+        if self.encoder.writes(ResourceKind::Device) && !is_needed {
             let (machine, model) = (self.origin().machine.clone(), self.origin().model.clone());
             self.need(self.ids.device(&machine), What::Device { machine, model });
         }
@@ -382,7 +393,7 @@ impl Scene<'_> {
     /// What the machine measures will be referred to.
     pub(super) fn need_metric(&mut self, parameter: Parameter) -> Uuid {
         let machine = self.origin().machine.clone();
-        let id = self.ids.metric(&machine, parameter);
+        let id = self.encoder.metric_id(self.ids, &machine, parameter);
         self.need(id, What::Metric { machine, parameter });
         id
     }
@@ -401,6 +412,10 @@ impl Scene<'_> {
         let seated = self.seated.clone()?;
         if !self.encoder.writes(ResourceKind::Procedure) {
             return None;
+        }
+        // One record is about one treatment: its id is derived once.
+        if let Some(need) = self.needs.iter().find(|need| matches!(need.what, What::Procedure { .. })) {
+            return Some(need.id);
         }
         let id = self.ids.procedure(seated.treatment, seated.revision);
         let machine = self.origin().machine.clone();
