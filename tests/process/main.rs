@@ -11,6 +11,7 @@ mod pki;
 mod receiver;
 
 mod delivery;
+mod demo;
 mod exits;
 mod prompt;
 mod ward;
