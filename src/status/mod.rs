@@ -7,7 +7,7 @@ pub use board::Board;
 use crate::config::settings::ChairSettings;
 use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
-use crate::model::value::{Reading, Value};
+use crate::model::value::{Doubts, Reading, Value};
 use crate::normalise::Phase;
 use crate::poll::LineFigures;
 use crate::upstream::forward;
@@ -316,6 +316,9 @@ impl UpstreamState {
     }
 }
 
+/// What makes a reading doubtful to somebody who looks at it now; that polls before it were missed does not.
+const DOUBTS: [Doubts; 3] = [Doubts::OUTSIDE_PLAUSIBLE, Doubts::MACHINE_CLOCK_WRONG, Doubts::CLOCK_UNTRUSTED];
+
 impl Chair {
     /// A chair of the configuration whose line was not tried yet.
     #[must_use]
@@ -391,7 +394,7 @@ impl Chair {
                 text,
                 unit: row.unit.map(|unit| unit.ucum().to_owned()),
                 at: at.into(),
-                doubtful: !value.doubts.is_empty(),
+                doubtful: DOUBTS.iter().any(|doubt| value.doubts.contains(*doubt)),
             };
             self.values.insert(row.key.to_owned(), last);
         }
