@@ -18,8 +18,9 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use zeroize::Zeroizing;
 
-/// When the receiver is cut off, per mille of the length: early, so that what piles up can drain before the end.
-const OUTAGE: u32 = 150;
+/// When the receiver is cut off, per mille of the length: early, because after twenty seconds the forwarder may wait
+/// another half minute before it tries again.
+const OUTAGE: u32 = 100;
 /// How often the onlooker is told.
 const LOOK: Duration = Duration::from_millis(500);
 /// How often the nurse looks whether a chair is free.
