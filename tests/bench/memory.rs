@@ -49,7 +49,6 @@ async fn main() {
     for (number, bed) in (0..).zip(&beds) {
         bed.start(Patient(number));
     }
-    let idle = memory(&daemon, "VmRSS");
     let mut tick = tokio::time::interval(Duration::from_millis(200));
     while receiver.holdings().len() < ENOUGH {
         tick.tick().await;
@@ -58,11 +57,7 @@ async fn main() {
     println!(
         "memory of the daemon with {CHAIRS} simulated chairs, {ENOUGH} resources delivered (target 32 MB)"
     );
-    println!(
-        "  at start {idle:.1} MB, now {:.1} MB, peak {:.1} MB",
-        memory(&daemon, "VmRSS"),
-        memory(&daemon, "VmHWM")
-    );
+    println!("  now {:.1} MB, peak {:.1} MB", memory(&daemon, "VmRSS"), memory(&daemon, "VmHWM"));
     daemon.kill().unwrap();
     daemon.wait().unwrap();
 }
