@@ -66,8 +66,11 @@ pub(super) fn run(args: SpoolArgs) -> Exit {
 
 fn show(settings: &Settings, json: bool) -> Told {
     let home = home(settings);
-    let status =
-        if home.is_dir() { inspect(&home).map_err(|error| told(&error))? } else { SpoolStatus::default() };
+    let status = if home.is_dir() {
+        inspect(&home, settings.spool.max_bytes).map_err(|error| told(&error))?
+    } else {
+        SpoolStatus::default()
+    };
     let text = if json { format!("{:#}\n", status_json(&status)) } else { status_text(&home, &status) };
     Ok((text, Exit::Ok))
 }
@@ -107,11 +110,13 @@ fn told(error: &SpoolError) -> (String, Exit) {
 }
 
 fn status_text(home: &Path, status: &SpoolStatus) -> String {
-    let SpoolStatus { last, records, bytes, volumes, set_aside, upstreams } = status;
+    let SpoolStatus { last, records, bytes, space, volumes, set_aside, upstreams } = status;
     let mut text = format!(
-        "{}\n  {records} records in {volumes} volumes, {} MB; the last one is number {last}\n",
+        "{}\n  {records} records in {volumes} volumes, {} MB ({} % of its room, level {}); the last one is number {last}\n",
         home.display(),
-        bytes.div_ceil(1_000_000)
+        bytes.div_ceil(1_000_000),
+        space.percent(),
+        space.level()
     );
     for SetAside { volume, expected, found } in set_aside {
         let _ = writeln!(text, "  {volume} is incomplete and was set aside: {found} of {expected} records");
@@ -150,6 +155,9 @@ fn status_json(status: &SpoolStatus) -> Value {
         "last": status.last,
         "records": status.records,
         "bytes": status.bytes,
+        "max_bytes": status.space.max,
+        "percent": status.space.percent(),
+        "level": status.space.level().word(),
         "volumes": status.volumes,
         "set_aside": status.set_aside.iter().map(aside).collect::<Vec<_>>(),
         "upstreams": upstreams.collect::<Vec<_>>(),

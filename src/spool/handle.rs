@@ -326,6 +326,7 @@ mod tests {
     use crate::clock::{Clock, SystemClock};
     use crate::spool::StoreId;
     use crate::spool::memory::MemorySpool;
+    use crate::spool::space::Space;
     use crate::spool::testing::{at, record, upstream};
     use std::sync::{Arc, Mutex};
 
@@ -383,6 +384,9 @@ mod tests {
         }
         fn prune(&mut self, policy: Retention, now: Timestamp) -> Result<Pruned, SpoolError> {
             self.inner.prune(policy, now)
+        }
+        fn space(&mut self) -> Space {
+            self.inner.space()
         }
         fn status(&mut self) -> SpoolStatus {
             self.inner.status()

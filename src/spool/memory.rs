@@ -3,6 +3,7 @@
 use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
 use crate::privacy::record::{Record, TreatmentId};
+use crate::spool::space::Space;
 use crate::spool::{
     BatchLimit, Counts, Lane, Pruned, Retention, Sequence, Spool, SpoolError, SpoolStatus, StoreId, Stored,
     Verdict,
@@ -276,6 +277,10 @@ impl Spool for MemorySpool {
         Ok(pruned)
     }
 
+    fn space(&mut self) -> Space {
+        Space::default()
+    }
+
     fn status(&mut self) -> SpoolStatus {
         let records = &self.records;
         let counts = |outbox: &Outbox| {
@@ -300,6 +305,7 @@ impl Spool for MemorySpool {
             last: self.last,
             records: self.records.len() as u64,
             bytes: 0,
+            space: Space::default(),
             volumes: u32::try_from(self.volumes.len()).unwrap_or(u32::MAX),
             set_aside: Vec::new(),
             upstreams: self

@@ -19,6 +19,7 @@ mod reading;
 mod scan;
 mod settlement;
 mod shelf;
+pub mod space;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -30,6 +31,7 @@ use crate::exit::Exit;
 use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
 use crate::privacy::record::{Record, TreatmentId};
+use crate::spool::space::Space;
 use chairside_drivers::kit::time::Tick;
 use std::fmt;
 use std::sync::Arc;
@@ -141,6 +143,8 @@ pub struct SpoolStatus {
     pub records: u64,
     /// Bytes on disk.
     pub bytes: u64,
+    /// How full it is.
+    pub space: Space,
     /// Volumes in use.
     pub volumes: u32,
     /// Volumes set aside because they were not complete, with the records missing in them.
@@ -312,6 +316,8 @@ pub trait Spool: Send {
     /// # Errors
     /// [`SpoolError`] when the disk refuses.
     fn prune(&mut self, policy: Retention, now: Timestamp) -> Result<Pruned, SpoolError>;
+    /// How full it is. Cheap: asked before every append of a caller who waits.
+    fn space(&mut self) -> Space;
     /// What the spool holds.
     fn status(&mut self) -> SpoolStatus;
     /// Makes what was settled survive a power cut.

@@ -5,6 +5,7 @@
 use crate::model::name::UpstreamName;
 use crate::privacy::record::TreatmentId;
 use crate::spool::memory::MemorySpool;
+use crate::spool::space::Space;
 use crate::spool::store::{Options, SledSpool};
 use crate::spool::testing::{Keys, at, record, record_of, treatment, upstream};
 use crate::spool::{
@@ -244,5 +245,5 @@ fn numbers(stored: &[Stored]) -> Vec<u64> {
 
 /// What both must show: all but the bytes on disk.
 fn shown(status: SpoolStatus) -> SpoolStatus {
-    SpoolStatus { bytes: 0, ..status }
+    SpoolStatus { bytes: 0, space: Space::default(), ..status }
 }

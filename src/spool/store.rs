@@ -15,6 +15,7 @@ use crate::spool::manifest::{Contents, Manifest, VolumeEntry, folder_name};
 use crate::spool::scan::digest;
 use crate::spool::settlement::Settlement;
 use crate::spool::shelf::Shelf;
+use crate::spool::space::Space;
 use crate::spool::volume::{Database, pack};
 use crate::spool::{
     BatchLimit, Lane, Pruned, Retention, Sequence, SetAside, Spool, SpoolError, SpoolStatus, StoreId, Stored,
@@ -266,6 +267,10 @@ impl Spool for SledSpool {
         Ok(pruned)
     }
 
+    fn space(&mut self) -> Space {
+        self.room()
+    }
+
     fn status(&mut self) -> SpoolStatus {
         let oldest: Vec<_> =
             self.settlement.ledgers().filter_map(|(_, ledger)| ledger.oldest_waiting()).collect();
@@ -291,10 +296,12 @@ impl Spool for SledSpool {
             counts.oldest_waiting = oldest.and_then(|sequence| self.oldest.get(&sequence.0).copied());
             (name.clone(), counts)
         });
+        let space = self.room();
         SpoolStatus {
             last: self.contents.last,
             records: volumes.iter().map(|volume| volume.records().saturating_sub(missing(volume))).sum(),
-            bytes: self.used(),
+            bytes: space.used,
+            space,
             volumes: u32::try_from(volumes.len()).unwrap_or(u32::MAX),
             set_aside: set_aside.collect(),
             upstreams: counts.collect(),

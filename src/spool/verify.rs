@@ -1,13 +1,14 @@
 //! Holds the spool of a stopped gateway against its manifest, and changes nothing.
 
 use crate::privacy::keyring::DataKeys;
-use crate::spool::disk::{Disk, refusal, used};
+use crate::spool::disk::{Disk, free, refusal, used};
 use crate::spool::frame::Opener;
 use crate::spool::lock::Lock;
 use crate::spool::manifest::{Found, VolumeEntry, read};
 use crate::spool::opening::volume_folders;
 use crate::spool::scan::{Index, Tail};
 use crate::spool::settlement::Settlement;
+use crate::spool::space::Space;
 use crate::spool::volume::files;
 use crate::spool::{SetAside, SpoolError, SpoolStatus};
 use std::fs;
@@ -56,7 +57,7 @@ impl Verification {
 ///
 /// # Errors
 /// `Busy` while a gateway runs, `Format`, `Permission`, `Disk`, and `Engine` without a manifest.
-pub fn inspect(home: &Path) -> Result<SpoolStatus, SpoolError> {
+pub fn inspect(home: &Path, max_bytes: u64) -> Result<SpoolStatus, SpoolError> {
     let act = "look at the spool";
     let _lock = Lock::take(home)?;
     let contents = match read(home)? {
@@ -79,10 +80,13 @@ pub fn inspect(home: &Path) -> Result<SpoolStatus, SpoolError> {
         Some(SetAside { volume: volume.folder(), expected: volume.records(), found: volume.set_aside? })
     });
     let held = |volume: &VolumeEntry| volume.set_aside.unwrap_or_else(|| volume.records());
+    let bytes = used(home);
+    let free = free(home).map_err(|source| refusal(act, source))?;
     Ok(SpoolStatus {
         last: contents.last,
         records: contents.volumes.iter().map(held).sum(),
-        bytes: used(home),
+        bytes,
+        space: Space::of(bytes, max_bytes, free),
         volumes: u32::try_from(contents.volumes.len()).unwrap_or(u32::MAX),
         set_aside: set_aside.collect(),
         upstreams: settlement.ledgers().map(|(name, ledger)| (name.clone(), ledger.counts())).collect(),

@@ -6,6 +6,7 @@ use crate::spool::disk::{free, used};
 use crate::spool::frame::FrameKind;
 use crate::spool::manifest::{VolumeEntry, folder_name};
 use crate::spool::scan::digest;
+use crate::spool::space::Space;
 use crate::spool::store::SledSpool;
 use crate::spool::volume::{Database, Row};
 use crate::spool::{Sequence, SpoolError};
@@ -44,6 +45,14 @@ impl SledSpool {
             return Err(SpoolError::Full { used, max: used.saturating_add(free) });
         }
         Ok(())
+    }
+
+    /// How full the spool is.
+    pub(super) fn room(&self) -> Space {
+        let used = self.used();
+        // A file system that cannot be asked is not taken for a full one.
+        let free = free(&self.home).map_or(u64::MAX, |free| free.saturating_sub(LEFT_FREE));
+        Space::of(used, self.options.max_bytes, free)
     }
 
     /// Bytes on disk.

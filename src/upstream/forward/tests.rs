@@ -425,6 +425,9 @@ impl crate::spool::Spool for Sulking {
     ) -> Result<crate::spool::Pruned, SpoolError> {
         self.inner.prune(policy, now)
     }
+    fn space(&mut self) -> crate::spool::space::Space {
+        self.inner.space()
+    }
     fn status(&mut self) -> crate::spool::SpoolStatus {
         self.inner.status()
     }
