@@ -105,7 +105,7 @@ fn the_process_that_dies() {
                 assert_eq!(stored.record, record(stored.sequence.0));
                 tell(format!("settling {}", stored.sequence.0));
             }
-            let delivered = Verdict::Delivered { refused_parts: Vec::new() };
+            let delivered = Verdict::Delivered { parts: 1, refused_parts: Vec::new() };
             let verdicts: Vec<_> = leased.iter().map(|stored| (stored.sequence, delivered.clone())).collect();
             spool.settle(&ehr, &verdicts).expect("settle");
         }

@@ -124,12 +124,13 @@ fn status_text(home: &Path, status: &SpoolStatus) -> String {
     for (name, counts) in upstreams {
         let _ = writeln!(
             text,
-            "  {name}: {} delivered, {} not wanted, {} held, {} waiting, {} refused, {} lost, {} erased",
+            "  {name}: {} delivered, {} not wanted, {} held, {} waiting, {} refused, {} evicted, {} lost, {} erased",
             counts.delivered,
             counts.skipped,
             counts.held,
             counts.waiting,
             counts.refused,
+            counts.evicted,
             counts.lost,
             counts.erased
         );
@@ -147,8 +148,10 @@ fn status_json(status: &SpoolStatus) -> Value {
             "held": counts.held,
             "waiting": counts.waiting,
             "refused": counts.refused,
+            "evicted": counts.evicted,
             "lost": counts.lost,
             "erased": counts.erased,
+            "parts": { "delivered": counts.parts_delivered, "refused": counts.parts_refused },
         })
     });
     json!({

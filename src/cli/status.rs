@@ -174,7 +174,8 @@ fn spool(snapshot: &Snapshot) -> String {
 fn upstreams(snapshot: &Snapshot) -> String {
     let mut text = String::new();
     for upstream in &snapshot.upstreams {
-        let mark = if upstream.trouble.is_some() || upstream.lost > 0 { '!' } else { ' ' };
+        let gone = upstream.lost > 0 || upstream.evicted > 0;
+        let mark = if upstream.trouble.is_some() || gone { '!' } else { ' ' };
         let _ = writeln!(text, "{mark} {}: {}", upstream.name, counts(upstream, snapshot.now));
         if let Some(trouble) = &upstream.trouble {
             let word = if trouble.paused { "PAUSED" } else { "waiting" };
@@ -194,6 +195,8 @@ fn counts(upstream: &UpstreamState, now: Moment) -> String {
         (upstream.held, "held"),
         (upstream.skipped, "not asked for"),
         (upstream.refused, "refused"),
+        (upstream.erased, "erased"),
+        (upstream.evicted, "EVICTED"),
         (upstream.lost, "LOST"),
     ] {
         if count > 0 {
@@ -230,6 +233,7 @@ fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::name::UpstreamName;
     use crate::status::{Spool, Stopped};
 
     const NOON: i64 = 1_800_000_000_000_000;
@@ -300,13 +304,9 @@ mod tests {
                 ),
             ],
             upstreams: vec![UpstreamState {
-                name: "ehr".to_owned(),
                 delivered: 120,
-                skipped: 0,
                 waiting: 7,
                 held: 3,
-                refused: 0,
-                lost: 0,
                 oldest_waiting: Some(ago(90)),
                 resources: 5000,
                 last_success: Some(ago(80)),
@@ -315,6 +315,7 @@ mod tests {
                     text: "the receiver refused our certificate; renew it".to_owned(),
                     paused: true,
                 }),
+                ..UpstreamState::untried(&UpstreamName::new("ehr").unwrap())
             }],
             ..empty()
         };

@@ -313,7 +313,7 @@ impl<L: FnMut(&View) + Send> Director<'_, L> {
 
     fn records(&mut self, end: &Snapshot) -> Records {
         let Some(upstream) = end.upstreams.first() else { return Records::default() };
-        let UpstreamState { delivered, skipped, waiting, held, refused, lost, .. } = *upstream;
+        let UpstreamState { delivered, skipped, waiting, held, refused, evicted, lost, .. } = *upstream;
         let records = Records {
             total: end.spool.last,
             delivered,
@@ -324,8 +324,9 @@ impl<L: FnMut(&View) + Send> Director<'_, L> {
             lost,
             most_waiting: self.most_waiting,
         };
-        if refused + lost > 0 {
-            self.disagreements.push(format!("{refused} records were refused and {lost} lost"));
+        if refused + evicted + lost > 0 {
+            self.disagreements
+                .push(format!("{refused} records were refused, {evicted} evicted and {lost} lost"));
         }
         if let Some(trouble) = &upstream.trouble {
             self.disagreements.push(format!("the upstream is in trouble: {}", trouble.text));

@@ -243,7 +243,7 @@ fn a_lost_settlement_store_sends_everything_again() {
     let home = Home::filled();
     let mut spool = home.open();
     let done: Vec<_> =
-        (1..=60).map(|n| (Sequence(n), Verdict::Delivered { refused_parts: Vec::new() })).collect();
+        (1..=60).map(|n| (Sequence(n), Verdict::Delivered { parts: 1, refused_parts: Vec::new() })).collect();
     spool.settle(&upstream("ehr"), &done).unwrap();
     drop(spool);
     for (damage, expected) in [(false, 60), (true, 120)] {
@@ -317,10 +317,10 @@ fn a_refused_record_outlives_its_volume_as_a_sealed_letter() {
     spool.append(&[record(61)]).unwrap();
     let reason = Reason { status: 422, issue: Some("value") };
     let refused_parts = vec![RefusedPart { part: 2, reason }];
-    let delivered = |n: u64| (Sequence(n), Verdict::Delivered { refused_parts: Vec::new() });
+    let delivered = |n: u64| (Sequence(n), Verdict::Delivered { parts: 1, refused_parts: Vec::new() });
     let mut verdicts: Vec<_> = (1..=61).filter(|n| ![7, 9].contains(n)).map(delivered).collect();
-    verdicts.push((Sequence(9), Verdict::Refused(reason)));
-    verdicts.push((Sequence(7), Verdict::Delivered { refused_parts }));
+    verdicts.push((Sequence(9), Verdict::Refused { parts: 1, reason }));
+    verdicts.push((Sequence(7), Verdict::Delivered { parts: 1, refused_parts }));
     spool.settle(&upstream("ehr"), &verdicts).unwrap();
     let policy = Retention { keep_delivered: std::time::Duration::ZERO, max_bytes: u64::MAX };
     assert_eq!(spool.prune(policy, at(0)).unwrap().records, 60);
@@ -339,7 +339,7 @@ fn without_a_letter_a_refusal_does_not_settle() {
     let home = Home::new();
     let mut spool = home.try_open(failing("sync dead letters", 0..1)).unwrap();
     spool.append(&[record(1)]).unwrap();
-    let refused = [(Sequence(1), Verdict::Refused(Reason { status: 422, issue: None }))];
+    let refused = [(Sequence(1), Verdict::Refused { parts: 1, reason: Reason { status: 422, issue: None } })];
     assert!(spool.settle(&upstream("ehr"), &refused).is_err());
     assert_eq!(spool.status().upstreams[0].1.waiting, 1);
     spool.settle(&upstream("ehr"), &refused).unwrap();

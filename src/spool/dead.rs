@@ -70,8 +70,8 @@ impl DeadLetters {
 /// Whether a verdict asks for a letter.
 pub(crate) const fn is_refusal(verdict: &Verdict) -> bool {
     match verdict {
-        Verdict::Refused(_) => true,
-        Verdict::Delivered { refused_parts } => !refused_parts.is_empty(),
+        Verdict::Refused { .. } => true,
+        Verdict::Delivered { refused_parts, .. } => !refused_parts.is_empty(),
         Verdict::SkippedByPolicy | Verdict::Held(_) | Verdict::Retry { .. } => false,
     }
 }
@@ -84,8 +84,8 @@ pub(crate) fn letter(
     frame: &[u8],
 ) -> (Vec<u8>, Vec<u8>) {
     let reasons: Vec<(u16, Reason)> = match verdict {
-        Verdict::Refused(reason) => vec![(WHOLE, *reason)],
-        Verdict::Delivered { refused_parts } => {
+        Verdict::Refused { reason, .. } => vec![(WHOLE, *reason)],
+        Verdict::Delivered { refused_parts, .. } => {
             refused_parts.iter().map(|refused| (refused.part, refused.reason)).collect()
         }
         Verdict::SkippedByPolicy | Verdict::Held(_) | Verdict::Retry { .. } => Vec::new(),

@@ -41,6 +41,8 @@ struct Volume {
 struct Outbox {
     configured: bool,
     states: BTreeMap<u64, State>,
+    parts_delivered: u64,
+    parts_refused: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,9 +214,16 @@ impl Spool for MemorySpool {
                 continue;
             }
             *state = match verdict {
-                Verdict::Delivered { .. } => State::Delivered,
+                Verdict::Delivered { parts, refused_parts } => {
+                    outbox.parts_delivered += u64::from(*parts);
+                    outbox.parts_refused += refused_parts.len() as u64;
+                    State::Delivered
+                }
                 Verdict::SkippedByPolicy => State::Skipped,
-                Verdict::Refused(_) => State::Refused,
+                Verdict::Refused { parts, .. } => {
+                    outbox.parts_refused += u64::from(*parts);
+                    State::Refused
+                }
                 Verdict::Retry { not_before } => State::Waiting { not_before: *not_before },
                 Verdict::Held(treatment) => match (*state, released.get(treatment)) {
                     (State::Leased { releases_before }, Some(at)) if *at > releases_before => State::NEW,
@@ -284,7 +293,11 @@ impl Spool for MemorySpool {
     fn status(&mut self) -> SpoolStatus {
         let records = &self.records;
         let counts = |outbox: &Outbox| {
-            let mut counts = Counts::default();
+            let mut counts = Counts {
+                parts_delivered: outbox.parts_delivered,
+                parts_refused: outbox.parts_refused,
+                ..Counts::default()
+            };
             for (sequence, state) in &outbox.states {
                 match state {
                     State::Waiting { .. } | State::Leased { .. } => {
@@ -397,8 +410,9 @@ mod tests {
         for n in 0..6 {
             spool.append(&[record(n)]).unwrap();
         }
-        let all: Vec<_> =
-            (1..=6).map(|n| (Sequence(n), Verdict::Delivered { refused_parts: Vec::new() })).collect();
+        let all: Vec<_> = (1..=6)
+            .map(|n| (Sequence(n), Verdict::Delivered { parts: 1, refused_parts: Vec::new() }))
+            .collect();
         spool.settle(&ehr, &all).unwrap();
         let policy = Retention { keep_delivered: Duration::from_secs(10), max_bytes: u64::MAX };
         assert_eq!(spool.prune(policy, at(0)).unwrap(), Pruned::default());

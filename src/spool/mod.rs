@@ -82,6 +82,8 @@ pub struct BatchLimit {
 pub enum Verdict {
     /// The upstream has it; single resources of it may have been refused.
     Delivered {
+        /// Parts the upstream took.
+        parts: u32,
         /// Parts the upstream refused for good.
         refused_parts: Vec<RefusedPart>,
     },
@@ -90,7 +92,12 @@ pub enum Verdict {
     /// Not leased again until [`Spool::release`] names this treatment.
     Held(TreatmentId),
     /// The upstream refused all of it for good.
-    Refused(Reason),
+    Refused {
+        /// Parts the upstream refused: all that were rendered of this record.
+        parts: u32,
+        /// Why; that of the first part stands for all.
+        reason: Reason,
+    },
     /// Try again, not before this tick.
     Retry {
         /// The earliest tick.
@@ -165,6 +172,9 @@ pub struct SetAside {
 }
 
 /// Records of one upstream by state; their sum is the highest sequence minus what came before this upstream.
+///
+/// Parts are single resources of records. They are counted when their record ends, so they sum over delivered and refused
+/// records alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Counts {
     /// The upstream has them.
@@ -177,12 +187,27 @@ pub struct Counts {
     pub waiting: u64,
     /// Refused for good.
     pub refused: u64,
-    /// Lost in the store, or evicted.
+    /// Removed unsent because the disk was full; a tombstone tells of them.
+    pub evicted: u64,
+    /// Lost in the store.
     pub lost: u64,
     /// Their key was destroyed.
     pub erased: u64,
+    /// Parts the upstream took.
+    pub parts_delivered: u64,
+    /// Parts it refused for good.
+    pub parts_refused: u64,
     /// Capture time of the oldest one waiting.
     pub oldest_waiting: Option<Timestamp>,
+}
+
+impl Counts {
+    /// All records this upstream has or had to do with.
+    #[must_use]
+    pub const fn records(&self) -> u64 {
+        let Self { delivered, skipped, held, waiting, refused, evicted, lost, erased, .. } = self;
+        *delivered + *skipped + *held + *waiting + *refused + *evicted + *lost + *erased
+    }
 }
 
 /// What went wrong in the spool. The reader decides: a full spool refuses intake, `Disk` stops the gateway.

@@ -131,11 +131,14 @@ impl Life {
             let verdict = match dice.roll(9) {
                 0 => return true,
                 1 => Verdict::SkippedByPolicy,
-                2 => Verdict::Refused(reason),
+                2 => Verdict::Refused { parts: 1 + dice.roll(4) as u32, reason },
                 3 => Verdict::Retry { not_before: Tick::from_micros(now + dice.roll(40)) },
                 4 | 5 => treatment.map_or(Verdict::SkippedByPolicy, Verdict::Held),
-                6 => Verdict::Delivered { refused_parts: vec![RefusedPart { part: 3, reason }] },
-                _ => Verdict::Delivered { refused_parts: Vec::new() },
+                6 => Verdict::Delivered {
+                    parts: dice.roll(4) as u32,
+                    refused_parts: vec![RefusedPart { part: 3, reason }],
+                },
+                _ => Verdict::Delivered { parts: 2, refused_parts: Vec::new() },
             };
             verdicts.push((*sequence, verdict));
             false
@@ -143,7 +146,7 @@ impl Life {
         // Verdicts on records that are not leased, settled long ago, or do not exist.
         for _ in 0..self.dice.roll(3) {
             let sequence = Sequence(self.dice.roll(self.appended + 10));
-            verdicts.push((sequence, Verdict::Delivered { refused_parts: Vec::new() }));
+            verdicts.push((sequence, Verdict::Delivered { parts: 1, refused_parts: Vec::new() }));
         }
         self.model.settle(&name, &verdicts).unwrap();
         self.real().settle(&name, &verdicts).unwrap();

@@ -154,9 +154,14 @@ impl Settlement {
         let ledger = self.ledger(upstream)?;
         for (sequence, verdict) in verdicts {
             match verdict {
-                Verdict::Delivered { .. } => ledger.end(*sequence, End::Delivered),
+                Verdict::Delivered { parts, refused_parts } => {
+                    let refused = refused_parts.len() as u64;
+                    ledger.end_in_parts(*sequence, End::Delivered, u64::from(*parts), refused);
+                }
                 Verdict::SkippedByPolicy => ledger.end(*sequence, End::Skipped),
-                Verdict::Refused(_) => ledger.end(*sequence, End::Refused),
+                Verdict::Refused { parts, .. } => {
+                    ledger.end_in_parts(*sequence, End::Refused, 0, u64::from(*parts));
+                }
                 Verdict::Retry { not_before } => ledger.delay(*sequence, *not_before),
                 Verdict::Held(treatment) => match (ledger.leased_at(*sequence), released.get(treatment)) {
                     // The binding came while the record was on its way to the upstream and back.

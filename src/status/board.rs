@@ -87,7 +87,11 @@ impl Board {
             upstream.waiting = counts.waiting;
             upstream.held = counts.held;
             upstream.refused = counts.refused;
+            upstream.evicted = counts.evicted;
             upstream.lost = counts.lost;
+            upstream.erased = counts.erased;
+            upstream.parts_delivered = counts.parts_delivered;
+            upstream.parts_refused = counts.parts_refused;
             upstream.oldest_waiting = counts.oldest_waiting.map(Moment::from);
         }
     }

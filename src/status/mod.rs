@@ -260,8 +260,16 @@ pub struct UpstreamState {
     pub held: u64,
     /// Records it refused for good.
     pub refused: u64,
-    /// Records lost in the store, or evicted.
+    /// Records removed unsent because the disk was full.
+    pub evicted: u64,
+    /// Records lost in the store.
     pub lost: u64,
+    /// Records whose key was destroyed.
+    pub erased: u64,
+    /// Single resources of records that it took, ever.
+    pub parts_delivered: u64,
+    /// Single resources of records that it refused for good.
+    pub parts_refused: u64,
     /// Capture time of the oldest record waiting.
     pub oldest_waiting: Option<Moment>,
     /// Resources it took since the start; a record is several of them.
@@ -307,7 +315,11 @@ impl UpstreamState {
             waiting: 0,
             held: 0,
             refused: 0,
+            evicted: 0,
             lost: 0,
+            erased: 0,
+            parts_delivered: 0,
+            parts_refused: 0,
             oldest_waiting: None,
             resources: 0,
             last_success: None,

@@ -219,7 +219,7 @@ impl<U: Upstream> Forwarder<U> {
     /// Rewrites what was delivered under the wrong binding: every record of the treatment before the correction.
     async fn correct(&mut self, correction: Correction, own: Sequence) -> Result<Delivery, SpoolError> {
         let mut delivery = Delivery::default();
-        let mut refused: Vec<RefusedPart> = Vec::new();
+        let (mut parts, mut refused) = (0_u32, Vec::<RefusedPart>::new());
         loop {
             let after = self.corrected.get(&own).copied().unwrap_or(Sequence(0));
             let mut page = self.spool.read_treatment(correction.treatment, after, LEASE).await?;
@@ -230,7 +230,9 @@ impl<U: Upstream> Forwarder<U> {
             delivery.setback = page_delivery.setback.or(delivery.setback);
             let settled = page.iter().all(|stored| is_settled(stored.sequence, &page_delivery.verdicts));
             for (_, verdict) in page_delivery.verdicts {
-                if let Verdict::Refused(reason) = verdict {
+                let Verdict::Delivered { parts: taken, refused_parts } = verdict else { continue };
+                parts = parts.saturating_add(taken);
+                for RefusedPart { reason, .. } in refused_parts {
                     let part = u16::try_from(refused.len()).unwrap_or(u16::MAX);
                     refused.push(RefusedPart { part, reason });
                 }
@@ -242,7 +244,7 @@ impl<U: Upstream> Forwarder<U> {
             self.corrected.insert(own, last);
         }
         self.corrected.remove(&own);
-        delivery.verdicts.push((own, Verdict::Delivered { refused_parts: refused }));
+        delivery.verdicts.push((own, Verdict::Delivered { parts, refused_parts: refused }));
         Ok(delivery)
     }
 
@@ -260,8 +262,8 @@ impl<U: Upstream> Forwarder<U> {
         verdicts.extend(untried.map(|it| (it, Verdict::Retry { not_before: handed_back })));
         let delivered = count(&verdicts, |verdict| matches!(verdict, Verdict::Delivered { .. }));
         let refused = count(&verdicts, |verdict| match verdict {
-            Verdict::Delivered { refused_parts } => !refused_parts.is_empty(),
-            Verdict::Refused(_) => true,
+            Verdict::Delivered { refused_parts, .. } => !refused_parts.is_empty(),
+            Verdict::Refused { .. } => true,
             Verdict::SkippedByPolicy | Verdict::Held(_) | Verdict::Retry { .. } => false,
         });
         self.retries.extend(verdicts.iter().filter_map(|(_, verdict)| match verdict {
@@ -374,8 +376,8 @@ fn count(verdicts: &[(Sequence, Verdict)], of: impl Fn(&Verdict) -> bool) -> u64
 /// The codes of all refusals, each once: `422 invariant, 413`.
 fn reasons(verdicts: &[(Sequence, Verdict)]) -> String {
     let reasons = verdicts.iter().flat_map(|(_, verdict)| match verdict {
-        Verdict::Refused(reason) => vec![*reason],
-        Verdict::Delivered { refused_parts } => refused_parts.iter().map(|part| part.reason).collect(),
+        Verdict::Refused { reason, .. } => vec![*reason],
+        Verdict::Delivered { refused_parts, .. } => refused_parts.iter().map(|part| part.reason).collect(),
         Verdict::SkippedByPolicy | Verdict::Held(_) | Verdict::Retry { .. } => Vec::new(),
     });
     let words = reasons.map(|reason| match reason.issue {

@@ -152,7 +152,8 @@ fn whole(settings: &Settings, home: &Path, answers: &[Vec<u8>]) -> usize {
                         std::hint::black_box(serde_json::to_vec(&part.resource).unwrap());
                     }
                     observations += rendering.parts.len();
-                    Verdict::Delivered { refused_parts: Vec::new() }
+                    let parts = u32::try_from(rendering.parts.len()).unwrap();
+                    Verdict::Delivered { parts, refused_parts: Vec::new() }
                 }
                 Encoded::Hold(treatment) => Verdict::Held(treatment),
                 Encoded::Skip => Verdict::SkippedByPolicy,

@@ -180,25 +180,29 @@ impl<P: Post> Writer<P> {
             }
         }
         let mut open: HashSet<Sequence> = HashSet::new();
-        let mut refused: HashMap<Sequence, Reason> = HashMap::new();
+        let mut parts: HashMap<Sequence, u32> = HashMap::new();
+        let mut refused: HashMap<Sequence, Vec<RefusedPart>> = HashMap::new();
         // Taken back first: in between a reading is missing, which is better than being another patient's.
         for (standing, renderings) in [(Standing::Withdrawn, back), (Standing::Valid, anew)] {
             let renderings: Vec<_> = renderings.into_iter().filter(|(it, _)| !open.contains(it)).collect();
             let written = self.write(&renderings, standing).await;
             delivery.setback = written.setback.clone().or(delivery.setback);
             for ((sequence, rendering), fates) in renderings.iter().zip(&written.fates) {
+                *parts.entry(*sequence).or_default() += taken(fates);
                 match self.verdict(*sequence, rendering, fates) {
                     None | Some(Verdict::Retry { .. }) => {
                         open.insert(*sequence);
                     }
-                    Some(Verdict::Refused(reason)) if standing == Standing::Valid => {
-                        refused.insert(*sequence, reason);
+                    Some(Verdict::Refused { reason, .. }) if standing == Standing::Valid => {
+                        let all = rendering.parts.iter();
+                        let all = all.map(|part| RefusedPart { part: part.number, reason });
+                        refused.insert(*sequence, all.collect());
                     }
-                    Some(Verdict::Delivered { refused_parts }) if standing == Standing::Valid => {
-                        refused.extend(refused_parts.first().map(|part| (*sequence, part.reason)));
+                    Some(Verdict::Delivered { refused_parts, .. }) if standing == Standing::Valid => {
+                        refused.insert(*sequence, refused_parts);
                     }
                     // Of what is taken back, `write` lets only refusals through of what never was there.
-                    Some(Verdict::Refused(_) | Verdict::Delivered { .. }) => {}
+                    Some(Verdict::Refused { .. } | Verdict::Delivered { .. }) => {}
                     Some(Verdict::SkippedByPolicy | Verdict::Held(_)) => {}
                 }
             }
@@ -211,11 +215,9 @@ impl<P: Post> Writer<P> {
         if delivery.next == Next::Continue {
             let closed = batch.iter().map(|stored| stored.sequence).filter(|it| !open.contains(it));
             delivery.verdicts.extend(closed.map(|sequence| {
-                let verdict = match refused.get(&sequence) {
-                    Some(reason) => Verdict::Refused(*reason),
-                    None => Verdict::Delivered { refused_parts: Vec::new() },
-                };
-                (sequence, verdict)
+                let refused_parts = refused.remove(&sequence).unwrap_or_default();
+                let parts = parts.get(&sequence).copied().unwrap_or(0);
+                (sequence, Verdict::Delivered { parts, refused_parts })
             }));
         }
         delivery
@@ -540,9 +542,9 @@ impl<P: Post> Writer<P> {
         self.conflicts.retain(|(of, _), _| *of != sequence);
         match refused_parts.first() {
             Some(first) if refused_parts.len() == rendering.parts.len() => {
-                Some(Verdict::Refused(first.reason))
+                Some(Verdict::Refused { parts: count(refused_parts.len()), reason: first.reason })
             }
-            _ => Some(Verdict::Delivered { refused_parts }),
+            _ => Some(Verdict::Delivered { parts: taken(fates), refused_parts }),
         }
     }
 }
@@ -637,8 +639,16 @@ fn is_untimed(stored: &Stored) -> bool {
 }
 
 fn accepted(fates: &[Fate]) -> u64 {
-    let count = fates.iter().filter(|fate| **fate == Fate::Judged(Outcome::Accepted)).count();
-    u64::try_from(count).unwrap_or(u64::MAX)
+    u64::from(taken(fates))
+}
+
+/// Parts that the server took.
+fn taken(fates: &[Fate]) -> u32 {
+    count(fates.iter().filter(|fate| **fate == Fate::Judged(Outcome::Accepted)).count())
+}
+
+fn count(parts: usize) -> u32 {
+    u32::try_from(parts).unwrap_or(u32::MAX)
 }
 
 fn untimed() -> Trouble {

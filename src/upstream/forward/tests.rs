@@ -40,7 +40,7 @@ fn all(verdict: &Verdict, batch: &[Stored]) -> Delivery {
     }
 }
 
-const DONE: Verdict = Verdict::Delivered { refused_parts: Vec::new() };
+const DONE: Verdict = Verdict::Delivered { parts: 1, refused_parts: Vec::new() };
 
 impl Told {
     fn answer(&self, batch: &[Stored]) -> Delivery {
@@ -304,7 +304,9 @@ async fn a_correction_broken_off_goes_on_where_it_was_and_is_not_settled_before(
 
 #[tokio::test(start_paused = true)]
 async fn a_correction_whose_records_were_refused_says_so() {
-    let refuse: Act = Box::new(|batch| all(&Verdict::Refused(Reason { status: 422, issue: None }), batch));
+    let refuse: Act = Box::new(|batch| {
+        all(&Verdict::Refused { parts: 1, reason: Reason { status: 422, issue: None } }, batch)
+    });
     let other = Record::sample(origin(), Some(TreatmentId::from_bytes([9; 16])), Body::TreatmentStarted);
     let take = || -> Act { Box::new(|batch| all(&DONE, batch)) };
     let script = Script::from([take(), refuse]);

@@ -166,7 +166,11 @@ fn url_of(sequence: u64) -> String {
     }
 }
 
-const DONE: Verdict = Verdict::Delivered { refused_parts: Vec::new() };
+const DONE: Verdict = done(1);
+
+const fn done(parts: u32) -> Verdict {
+    Verdict::Delivered { parts, refused_parts: Vec::new() }
+}
 
 fn verdicts(delivery: &Delivery) -> BTreeMap<u64, Verdict> {
     delivery.verdicts.iter().map(|(sequence, verdict)| (sequence.0, verdict.clone())).collect()
@@ -217,7 +221,10 @@ async fn one_refused_entry_delays_no_other() {
     let batch = [reading(1), reading(2), stored(3, Some(TREATMENT), two)];
     let delivery = writer.deliver(&batch).await;
     let reason = Reason { status: 422, issue: Some("invariant") };
-    assert_eq!(verdicts(&delivery), BTreeMap::from([(1, DONE), (2, Verdict::Refused(reason)), (3, DONE)]));
+    assert_eq!(
+        verdicts(&delivery),
+        BTreeMap::from([(1, DONE), (2, Verdict::Refused { parts: 1, reason }), (3, done(2))])
+    );
 }
 
 #[tokio::test]
@@ -234,7 +241,7 @@ async fn a_record_with_one_refused_part_is_delivered_and_says_so() {
     let delivery = writer.deliver(&[record]).await;
     let reason = Reason { status: 400, issue: Some("value") };
     let refused_parts = vec![RefusedPart { part: 1, reason }];
-    assert_eq!(delivery.verdicts, [(Sequence(3), Verdict::Delivered { refused_parts })]);
+    assert_eq!(delivery.verdicts, [(Sequence(3), Verdict::Delivered { parts: 1, refused_parts })]);
 }
 
 #[tokio::test]
@@ -255,7 +262,7 @@ async fn a_batch_the_server_cannot_read_is_halved_down_to_the_bad_entry() {
     let mut writer = seated_writer(Server { chokes_on: Some(url_of(5)), ..Server::default() });
     let delivery = writer.deliver(&readings(0..16)).await;
     let all = verdicts(&delivery);
-    let refused = Verdict::Refused(Reason { status: 400, issue: Some("structure") });
+    let refused = Verdict::Refused { parts: 1, reason: Reason { status: 400, issue: Some("structure") } };
     assert_eq!(all[&5], refused);
     assert_eq!(all.values().filter(|verdict| **verdict == DONE).count(), 15);
 }
@@ -351,7 +358,7 @@ async fn a_receiver_that_never_finds_what_it_was_sent_is_believed_at_the_second_
     let mut writer = seated_writer(Server { script: script.into(), ..Server::default() });
     let delivery = writer.deliver(&readings(1..2)).await;
     let reason = Reason { status: 422, issue: Some("not-found") };
-    assert_eq!(delivery.verdicts, [(Sequence(1), Verdict::Refused(reason))]);
+    assert_eq!(delivery.verdicts, [(Sequence(1), Verdict::Refused { parts: 1, reason })]);
     assert_eq!(writer.post.requests.len(), 8);
 }
 
@@ -397,7 +404,7 @@ async fn a_refused_machine_pauses_and_a_refused_treatment_costs_only_itself() {
     let reason = Reason { status: 422, issue: Some("invariant") };
     assert_eq!(
         verdicts(&delivery),
-        BTreeMap::from([(1, DONE), (2, DONE), (3, Verdict::Refused(reason))]),
+        BTreeMap::from([(1, DONE), (2, DONE), (3, Verdict::Refused { parts: 1, reason })]),
         "no reading is given up because its treatment was refused"
     );
     assert_eq!(delivery.setback.map(|trouble| trouble.code), Some("treatment_refused"));
@@ -484,7 +491,7 @@ async fn a_conflict_counts_only_in_a_row() {
         assert!(matches!(delivery.verdicts[0].1, Verdict::Retry { .. }), "{status}: {delivery:?}");
     }
     let delivery = writer.deliver(&readings(1..2)).await;
-    assert!(matches!(delivery.verdicts[0].1, Verdict::Refused(_)), "{delivery:?}");
+    assert!(matches!(delivery.verdicts[0].1, Verdict::Refused { .. }), "{delivery:?}");
 }
 
 #[tokio::test]
@@ -536,7 +543,7 @@ async fn a_conflict_that_never_ends_is_a_refusal_at_the_third_time() {
         assert!(matches!(writer.deliver(&readings(1..2)).await.verdicts[0].1, Verdict::Retry { .. }));
     }
     let reason = Reason { status: 409, issue: Some("conflict") };
-    assert_eq!(writer.deliver(&readings(1..2)).await.verdicts[0].1, Verdict::Refused(reason));
+    assert_eq!(writer.deliver(&readings(1..2)).await.verdicts[0].1, Verdict::Refused { parts: 1, reason });
 }
 
 #[tokio::test]
@@ -567,7 +574,7 @@ async fn a_correction_takes_back_before_it_writes_anew() {
     let correction = Correction { treatment: TREATMENT, old: Revision(1), new: Revision(2) };
     writer.post.requests.clear();
     let delivery = writer.correct(correction, &readings(1..4)).await;
-    assert_eq!(verdicts(&delivery), BTreeMap::from([(1, DONE), (2, DONE), (3, DONE)]));
+    assert_eq!(verdicts(&delivery), BTreeMap::from([(1, done(2)), (2, done(2)), (3, done(2))]));
     let of = |status: &str| {
         let all = writer.post.stored.values().filter(|it| it["resourceType"] == "Observation");
         let all = all.filter(|it| it["status"] == status);
@@ -669,7 +676,8 @@ async fn what_was_refused_when_it_was_written_need_not_be_taken_back() {
     bindings.bind(TREATMENT, "p-right");
     let delivery = writer.correct(CORRECTION, &[record]).await;
     assert_eq!(delivery.next, Next::Continue);
-    assert_eq!(delivery.verdicts, [(Sequence(1), DONE)]);
+    // Taken back, and two written anew.
+    assert_eq!(delivery.verdicts, [(Sequence(1), done(3))]);
     assert_eq!(statuses(&writer, "p-wrong"), ["entered-in-error"]);
 }
 
@@ -813,7 +821,7 @@ proptest! {
                 }
                 let never = matches!(verdict, Verdict::Held(_) | Verdict::SkippedByPolicy);
                 prop_assert!(!never, "the server decides neither of these");
-                if let Verdict::Refused(reason) = verdict {
+                if let Verdict::Refused { reason, .. } = verdict {
                     prop_assert!(!matches!(reason.status, 401 | 403 | 408 | 429 | 500..), "{reason:?}");
                 }
             }

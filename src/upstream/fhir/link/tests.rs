@@ -206,7 +206,7 @@ async fn resources_arrive_over_mutual_tls_and_a_second_time_changes_nothing() {
         let mut upstream = clinic.upstream(&receiver.url());
         let delivery = upstream.deliver(&[reading()]).await;
         assert_eq!(delivery.next, Next::Continue, "round {round}");
-        assert_eq!(delivery.verdicts[0].1, Verdict::Delivered { refused_parts: Vec::new() });
+        assert_eq!(delivery.verdicts[0].1, Verdict::Delivered { parts: 1, refused_parts: Vec::new() });
         assert_eq!(delivery.resources, 4);
     }
 }
