@@ -14,6 +14,7 @@ mod observation;
 mod procedure;
 pub mod r4;
 pub mod status;
+mod writer;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,0 +1,183 @@
+//! Writes batches of records: what they need is written first, then the records, and every entry's answer becomes part of
+//! a record's verdict.
+
+mod needs;
+mod parts;
+mod trouble;
+mod verdict;
+
+use self::parts::taken;
+use super::courier::Courier;
+use super::encode::{Encoded, Encoder, Standing};
+use super::history::History;
+use super::link::Post;
+use crate::clock::Clock;
+use crate::model::time::ClockTrust;
+use crate::privacy::record::{Correction, Revision};
+use crate::spool::{RefusedPart, Sequence, Stored, Verdict};
+use crate::upstream::{Delivery, Identities, Next};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// A record of a clock that is not trusted is looked at again after this time.
+const CLOCK_RETRY: Duration = Duration::from_secs(60);
+
+/// Writes records through anything that can post.
+pub(super) struct Writer<P> {
+    encoder: Encoder,
+    identities: Arc<dyn Identities>,
+    clock: Arc<dyn Clock>,
+    pub(super) post: P,
+    courier: Courier,
+    /// What this process has seen the server take. Forgotten when the server says that something is missing.
+    present: HashSet<(Uuid, Standing)>,
+    /// How often a record had to be tried again.
+    attempts: HashMap<Sequence, u32>,
+    /// Conflicts in a row, by part of a record.
+    conflicts: HashMap<(Sequence, u16), u32>,
+    /// How often in a row the server did not take something that others need.
+    delays: HashMap<Uuid, u32>,
+    /// Resources refused since the last one that was taken.
+    refusals: usize,
+    pub(super) history: History,
+}
+
+impl<P> std::fmt::Debug for Writer<P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("present", &self.present.len()).finish_non_exhaustive()
+    }
+}
+
+impl<P: Post> Writer<P> {
+    pub(super) fn new(
+        encoder: Encoder,
+        identities: Arc<dyn Identities>,
+        clock: Arc<dyn Clock>,
+        post: P,
+    ) -> Self {
+        let courier = Courier::new(clock.clone());
+        Self {
+            encoder,
+            identities,
+            clock,
+            post,
+            courier,
+            present: HashSet::new(),
+            attempts: HashMap::new(),
+            conflicts: HashMap::new(),
+            delays: HashMap::new(),
+            refusals: 0,
+            history: History::default(),
+        }
+    }
+
+    /// Delivers records. One of a clock that is not trusted is held back, because its time would be wrong in a chart;
+    /// it goes out once records can be given the right time from where the trusted clock met the monotonic one.
+    pub(super) async fn deliver(&mut self, batch: &[Stored]) -> Delivery {
+        let mut delivery = Delivery::default();
+        let mut renderings = Vec::with_capacity(batch.len());
+        for stored in batch {
+            match self.encoder.encode(stored, &*self.identities) {
+                Encoded::Write(_) if is_untimed(stored) => {
+                    let not_before = self.clock.tick().after(CLOCK_RETRY);
+                    delivery.verdicts.push((stored.sequence, Verdict::Retry { not_before }));
+                    delivery.setback = Some(trouble::untimed());
+                }
+                Encoded::Write(rendering) => renderings.push((stored.sequence, rendering)),
+                Encoded::Hold(treatment) => {
+                    delivery.verdicts.push((stored.sequence, Verdict::Held(treatment)))
+                }
+                Encoded::Skip => delivery.verdicts.push((stored.sequence, Verdict::SkippedByPolicy)),
+            }
+        }
+        // Where two records write the same resource the later one counts.
+        renderings.sort_by_key(|(sequence, _)| *sequence);
+        let written = self.write(&renderings, Standing::Valid).await;
+        for ((sequence, rendering), fates) in renderings.iter().zip(&written.fates) {
+            delivery.verdicts.extend(self.verdict(*sequence, rendering, fates).map(|it| (*sequence, it)));
+        }
+        delivery.resources = written.resources;
+        delivery.next = written.next;
+        delivery.setback = written.setback.or(delivery.setback);
+        delivery
+    }
+
+    pub(super) async fn correct(&mut self, correction: Correction, batch: &[Stored]) -> Delivery {
+        let mut delivery = Delivery::default();
+        if correction.old == Revision(0) && self.encoder.holds_unseated() {
+            // Nothing was written before there was a patient: the records were held, and their release delivers them.
+            delivery.verdicts.extend(batch.iter().map(|stored| (stored.sequence, Verdict::SkippedByPolicy)));
+            return delivery;
+        }
+        // A later correction has its own replacement; this one then only takes back.
+        let is_in_force =
+            self.identities.revision(correction.treatment).unwrap_or(Revision(0)) == correction.new;
+        let (mut back, mut anew) = (Vec::new(), Vec::new());
+        for stored in batch.iter().filter(|stored| !is_untimed(stored)) {
+            // What was never written is delivered in its turn, under the binding in force then.
+            if self.history.was_never_written(stored.sequence) {
+                continue;
+            }
+            if let Some(then) = self.history.written_under(stored.sequence, correction.old)
+                && let Encoded::Write(rendering) =
+                    self.encoder.withdraw(stored, &*self.identities, correction.old, then)
+            {
+                back.push((stored.sequence, rendering));
+            }
+            if is_in_force && let Encoded::Write(it) = self.encoder.replace(stored, &*self.identities) {
+                anew.push((stored.sequence, it));
+            }
+        }
+        let mut open: HashSet<Sequence> = HashSet::new();
+        let mut parts: HashMap<Sequence, u32> = HashMap::new();
+        let mut refused: HashMap<Sequence, Vec<RefusedPart>> = HashMap::new();
+        // Taken back first: in between a reading is missing, which is better than being another patient's.
+        for (standing, renderings) in [(Standing::Withdrawn, back), (Standing::Valid, anew)] {
+            let renderings: Vec<_> = renderings.into_iter().filter(|(it, _)| !open.contains(it)).collect();
+            let written = self.write(&renderings, standing).await;
+            delivery.setback = written.setback.clone().or(delivery.setback);
+            for ((sequence, rendering), fates) in renderings.iter().zip(&written.fates) {
+                *parts.entry(*sequence).or_default() += taken(fates);
+                match self.verdict(*sequence, rendering, fates) {
+                    None | Some(Verdict::Retry { .. }) => {
+                        open.insert(*sequence);
+                    }
+                    Some(Verdict::Refused { reason, .. }) if standing == Standing::Valid => {
+                        let all = rendering.parts.iter();
+                        let all = all.map(|part| RefusedPart { part: part.number, reason });
+                        refused.insert(*sequence, all.collect());
+                    }
+                    Some(Verdict::Delivered { refused_parts, .. }) if standing == Standing::Valid => {
+                        refused.insert(*sequence, refused_parts);
+                    }
+                    // Of what is taken back, `write` lets only refusals through of what never was there.
+                    Some(Verdict::Refused { .. } | Verdict::Delivered { .. }) => {}
+                    Some(Verdict::SkippedByPolicy | Verdict::Held(_)) => {}
+                }
+            }
+            delivery.resources += written.resources;
+            if written.next != Next::Continue {
+                delivery.next = written.next;
+                break;
+            }
+        }
+        if delivery.next == Next::Continue {
+            let closed = batch.iter().map(|stored| stored.sequence).filter(|it| !open.contains(it));
+            delivery.verdicts.extend(closed.map(|sequence| {
+                let refused_parts = refused.remove(&sequence).unwrap_or_default();
+                let parts = parts.get(&sequence).copied().unwrap_or(0);
+                (sequence, Verdict::Delivered { parts, refused_parts })
+            }));
+        }
+        delivery
+    }
+}
+
+fn is_untimed(stored: &Stored) -> bool {
+    stored.record.origin().clock == ClockTrust::Untrusted
+}
+
+#[cfg(test)]
+mod tests;
