@@ -1,9 +1,10 @@
 //! The only place that asks the operating system what time it is, and how far the answer can be trusted.
 
+use crate::disk::Disk;
 use crate::model::time::{ClockStep, ClockTrust, Timestamp};
 use chairside_drivers::kit::time::Tick;
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -70,6 +71,7 @@ pub fn stamp(at: Timestamp) -> String {
 #[derive(Debug, Default)]
 pub struct TimeFloor {
     file: PathBuf,
+    disk: Disk,
     kept: Option<Timestamp>,
 }
 
@@ -77,9 +79,14 @@ impl TimeFloor {
     /// Reads what an earlier run left in `state_dir`. A missing or damaged file means that only [`BUILD_FLOOR`] is known.
     #[must_use]
     pub fn load(state_dir: &Path) -> Self {
+        Self::load_on(Disk::default(), state_dir)
+    }
+
+    /// Reads it on this disk.
+    pub(crate) fn load_on(disk: Disk, state_dir: &Path) -> Self {
         let file = state_dir.join("time-floor");
         let kept = std::fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
-        Self { file, kept: kept.map(Timestamp::from_micros) }
+        Self { file, disk, kept: kept.map(Timestamp::from_micros) }
     }
 
     /// The last time an earlier run was seen alive; `None` at the first start.
@@ -103,10 +110,7 @@ impl TimeFloor {
             return Ok(());
         }
         let next = self.file.with_extension("next");
-        let mut file = std::fs::File::create(&next)?;
-        writeln!(file, "{}", now.as_micros())?;
-        file.sync_all()?;
-        std::fs::rename(&next, &self.file)?;
+        self.disk.replace(&self.file, &next, format!("{}\n", now.as_micros()).as_bytes())?;
         self.kept = Some(now);
         Ok(())
     }
@@ -138,6 +142,7 @@ impl StepWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::simulated::under_every_fault;
 
     const NOON: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 
@@ -157,6 +162,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("time-floor"), [0xff, 0x00, b'7']).unwrap();
         assert_eq!(TimeFloor::load(dir.path()).earliest(), BUILD_FLOOR);
+    }
+
+    #[test]
+    fn a_floor_that_was_raised_stays_raised_whatever_the_disk_does() {
+        let noon = |hours: i64| Timestamp::from_micros(NOON.as_micros() + hours * 3_600_000_000);
+        under_every_fault(
+            20,
+            |disk, home| {
+                let mut floor = TimeFloor::load_on(disk.clone(), home);
+                (1..=3).filter(|hours| floor.raise(noon(*hours)).is_ok()).last()
+            },
+            |home, raised| {
+                let kept = TimeFloor::load(home).last_alive();
+                assert!(kept.is_none_or(|kept| (1..=3).any(|hours| kept == noon(hours))), "{kept:?}");
+                assert!(kept >= raised.map(noon), "{kept:?}");
+            },
+        );
     }
 
     #[tokio::test]

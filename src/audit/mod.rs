@@ -3,12 +3,13 @@
 //! Who acted is a user id of this computer; no patient and no record number ever stands here.
 
 use crate::clock;
+use crate::disk::{Disk, Start, Written};
 use crate::model::time::Timestamp;
 use crate::privacy::record::TreatmentId;
 use serde_json::{Value, json};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -22,10 +23,23 @@ pub struct Audit {
 /// The end of the file.
 #[derive(Debug)]
 struct End {
-    file: File,
-    /// The last line was cut, by a crash or by a disk that refused: it stays as it is, and the next entry says so.
-    torn: bool,
+    file: Written,
+    left: Left,
 }
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Left {
+    /// A line was damaged, by a crash or by a disk that refused: it stays as it is, and the next entry says so.
+    torn: bool,
+    /// The last line has no end.
+    mid_line: bool,
+}
+
+/// The word for it in the file.
+const TORN: &str = "torn_line";
+
+/// No entry that one process left unsynced is longer.
+const LOOKED_AT: u64 = 64 * 1024;
 
 /// The audit file cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
@@ -110,19 +124,18 @@ impl Audit {
     /// # Errors
     /// [`AuditError`] with what the operating system said.
     pub fn open(state_dir: &Path) -> Result<Self, AuditError> {
+        Self::open_on(&Disk::default(), state_dir)
+    }
+
+    /// Opens it on this disk.
+    pub(crate) fn open_on(disk: &Disk, state_dir: &Path) -> Result<Self, AuditError> {
         let path = state_dir.join("audit.jsonl");
         let failed = |source| AuditError { act: "open", path: path.clone(), source };
-        let mut file = OpenOptions::new()
-            .create(true)
-            .read(true)
-            .append(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed)?;
-        let torn = ends_torn(&mut file).map_err(failed)?;
+        let file = disk.open(&path, Start::Appended).map_err(failed)?;
+        let left = look_at_end(file.file()).map_err(failed)?;
         // A new file is only durable once its name is.
-        File::open(state_dir).and_then(|folder| folder.sync_all()).map_err(failed)?;
-        Ok(Self { path, end: Mutex::new(End { file, torn }) })
+        disk.sync_folder(state_dir).map_err(failed)?;
+        Ok(Self { path, end: Mutex::new(End { file, left }) })
     }
 
     /// Writes an entry; it is on the device when this returns.
@@ -132,17 +145,19 @@ impl Audit {
     pub fn note(&self, at: Timestamp, entry: &Entry<'_>) -> Result<(), AuditError> {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::new();
-        if end.torn {
+        if end.left.mid_line {
             text.push('\n');
-            text.push_str(&line(at, json!({ "event": "torn_line" })));
+        }
+        if end.left.torn || end.left.mid_line {
+            text.push_str(&line(at, json!({ "event": TORN })));
         }
         text.push_str(&line(at, fields(entry)));
         let failed = |source| AuditError { act: "write", path: self.path.clone(), source };
         // In one write: a crash leaves all of it or a torn end, and the next entry behind it says so.
-        end.torn = true;
+        end.left = Left { torn: true, mid_line: true };
         end.file.write_all(text.as_bytes()).map_err(failed)?;
-        end.torn = false;
-        end.file.sync_data().map_err(failed)
+        end.left = Left::default();
+        end.file.sync().map_err(failed)
     }
 }
 
@@ -154,15 +169,26 @@ fn line(at: Timestamp, fields: Value) -> String {
     format!("{line}\n")
 }
 
-fn ends_torn(file: &mut File) -> io::Result<bool> {
-    use std::io::{Read, Seek, SeekFrom};
-    if file.seek(SeekFrom::End(0))? == 0 {
-        return Ok(false);
+/// What the end of the file is like that an earlier process left. A power cut may take any sector of the entry that was not synced
+/// yet, so a file that ends with a whole line can have a hole in front of it.
+fn look_at_end(file: &File) -> io::Result<Left> {
+    let length = file.metadata()?.len();
+    let start = length.saturating_sub(LOOKED_AT);
+    let mut bytes = vec![0; usize::try_from(length - start).unwrap_or(0)];
+    file.read_exact_at(&mut bytes, start)?;
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    if start > 0 {
+        // Where we began to read is in the middle of a line.
+        lines.next();
     }
-    file.seek(SeekFrom::End(-1))?;
-    let mut last = [0];
-    file.read_exact(&mut last)?;
-    Ok(last != *b"\n")
+    let mut torn = false;
+    for line in lines.filter(|line| !line.is_empty()) {
+        torn = match serde_json::from_slice::<Value>(line) {
+            Ok(entry) => torn && entry.get("event").and_then(Value::as_str) != Some(TORN),
+            Err(_) => true,
+        };
+    }
+    Ok(Left { torn, mid_line: bytes.last().is_some_and(|last| *last != b'\n') })
 }
 
 fn fields(entry: &Entry<'_>) -> Value {
@@ -193,6 +219,7 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::simulated::under_every_fault;
     use std::os::unix::fs::PermissionsExt;
 
     const AT: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
@@ -233,6 +260,45 @@ mod tests {
         {"asked":false,"at":"2027-01-15T08:00:00.000Z","event":"stopped"}
         {"at":"2027-01-15T08:00:00.000Z","event":"key_rotated","version":2}
         "#);
+    }
+
+    #[test]
+    fn an_entry_that_was_acknowledged_is_there_and_whole_whatever_the_disk_does() {
+        let note = |audit: &Audit, version| audit.note(AT, &Entry::KeyRotated { version }).is_ok();
+        // Long enough to lie in several sectors.
+        let config = PathBuf::from("c".repeat(1300));
+        let long = Entry::Started { version: "1", config: &config, digest: [1; 32], chairs: 1, upstreams: 1 };
+        under_every_fault(
+            20,
+            |disk, home| {
+                let mut noted = Vec::new();
+                for start in 0..2 {
+                    let Ok(audit) = Audit::open_on(disk, home) else { continue };
+                    noted.extend((1..=3).map(|n| 10 * start + n).filter(|version| note(&audit, *version)));
+                    let _ = audit.note(AT, &long);
+                }
+                noted
+            },
+            |home, noted| {
+                let audit = Audit::open(home).unwrap();
+                assert!(note(&audit, 99));
+                let bytes = std::fs::read(home.join("audit.jsonl")).unwrap();
+                let lines: Vec<_> =
+                    bytes.split(|byte| *byte == b'\n').map(serde_json::from_slice::<Value>).collect();
+                let whole = || lines.iter().flatten();
+                let versions: Vec<u32> =
+                    whole().filter_map(|line| u32::try_from(line["version"].as_u64()?).ok()).collect();
+                assert!(noted.iter().chain(&[99]).all(|version| versions.contains(version)), "{versions:?}");
+                assert!(versions.is_sorted(), "{versions:?}");
+                // Behind what is cut there is a line that says so; behind the last line there is nothing.
+                let (end, lines) = lines.split_last().unwrap();
+                assert!(end.is_err());
+                let cut = lines.iter().rposition(Result::is_err);
+                let said =
+                    lines.iter().rposition(|line| line.as_ref().is_ok_and(|line| line["event"] == TORN));
+                assert!(cut.is_none() || cut < said, "{lines:?}");
+            },
+        );
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Up to when each chair's polls are accounted for, kept over a restart, so that the time in between becomes a gap.
 
+use crate::disk::Disk;
 use crate::model::name::ChairName;
 use crate::model::time::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -15,6 +16,7 @@ const MAX_BYTES: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct LastSlots {
     file: PathBuf,
+    disk: Disk,
     known: Mutex<Known>,
 }
 
@@ -27,6 +29,11 @@ struct Known {
 impl LastSlots {
     /// Reads what the run before left. A missing or damaged file means that nothing is known, and no gap is claimed.
     pub(super) fn load(state_dir: &Path) -> Self {
+        Self::load_on(Disk::default(), state_dir)
+    }
+
+    /// Reads it on this disk.
+    pub(super) fn load_on(disk: Disk, state_dir: &Path) -> Self {
         let file = state_dir.join("last-slots");
         let small = std::fs::metadata(&file).is_ok_and(|meta| meta.len() <= MAX_BYTES);
         let text = if small { std::fs::read_to_string(&file).unwrap_or_default() } else { String::new() };
@@ -35,7 +42,7 @@ impl LastSlots {
             Some((ChairName::new(chair).ok()?, Timestamp::from_micros(micros.parse().ok()?)))
         };
         let known = Known { chairs: text.lines().filter_map(line).collect(), changed: false };
-        Self { file, known: Mutex::new(known) }
+        Self { file, disk, known: Mutex::new(known) }
     }
 
     /// Up to when this chair's polls are accounted for.
@@ -64,10 +71,7 @@ impl LastSlots {
             let _ = writeln!(text, "{chair} {}", at.as_micros());
         }
         let next = self.file.with_extension("next");
-        let mut file = std::fs::File::create(&next)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&next, &self.file)?;
+        self.disk.replace(&self.file, &next, text.as_bytes())?;
         known.changed = false;
         Ok(())
     }
@@ -76,6 +80,7 @@ impl LastSlots {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::simulated::under_every_fault;
 
     #[test]
     fn what_was_accounted_for_survives_a_restart() {
@@ -86,6 +91,26 @@ mod tests {
         slots.set(&chair, Timestamp::from_micros(42));
         slots.save().unwrap();
         assert_eq!(LastSlots::load(dir.path()).get(&chair), Some(Timestamp::from_micros(42)));
+    }
+
+    #[test]
+    fn what_was_said_to_be_saved_is_saved_whatever_the_disk_does() {
+        let chair = ChairName::new("chair-1").unwrap();
+        under_every_fault(
+            20,
+            |disk, home| {
+                let slots = LastSlots::load_on(disk.clone(), home);
+                let save = |micros: &i64| {
+                    slots.set(&chair, Timestamp::from_micros(*micros));
+                    slots.save().is_ok()
+                };
+                (1..=3).filter(save).last()
+            },
+            |home, saved| {
+                let kept = LastSlots::load(home).get(&chair).map(Timestamp::as_micros);
+                assert!(kept >= *saved && kept <= Some(3), "{kept:?}");
+            },
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::audit::{Audit, Entry};
 use crate::clock::{Clock, SystemClock, TimeFloor};
 use crate::config::settings::{ChairSettings, Environment, Settings, UpstreamKind, UpstreamSettings};
 use crate::control::server::ControlSocket;
+use crate::disk::Disk;
 use crate::model::time::{ClockTrust, Timestamp};
 use crate::poll::event::EVENTS;
 use crate::poll::{Conversation, Figures, Tty, converse};
@@ -347,7 +348,8 @@ fn make_state_dir(path: &Path) -> Result<(), GatewayError> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
     // Found out here, and not by the first record.
     let probe = path.join(".writable");
-    std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)).map_err(failed)
+    let disk = Disk::default();
+    disk.write_new(&probe, b"").and_then(|()| disk.remove(&probe)).map_err(failed)
 }
 
 fn started(settings: &Settings) -> Entry<'_> {

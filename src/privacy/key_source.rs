@@ -2,10 +2,11 @@
 
 use super::crypto::{Refused, Secret};
 use crate::config::settings::KeySource;
+use crate::disk::{Disk, folder_of};
 use crate::exit::Exit;
-use std::fs::{File, OpenOptions, Permissions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -130,7 +131,11 @@ pub fn read_secret(source: &KeySource) -> Result<Zeroizing<Vec<u8>>, KeySourceEr
 }
 
 /// The root key, and whether it was made just now.
-pub(super) fn root_key(source: &KeySource, lock: Lock) -> Result<(Secret, bool), KeySourceError> {
+pub(super) fn root_key(
+    disk: &Disk,
+    source: &KeySource,
+    lock: Lock,
+) -> Result<(Secret, bool), KeySourceError> {
     let (path, access) = place(source, std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from))?;
     let may_create = matches!(source, KeySource::File { created: true, .. });
     let remedy = match lock {
@@ -139,12 +144,12 @@ pub(super) fn root_key(source: &KeySource, lock: Lock) -> Result<(Secret, bool),
     };
     match read(&path, access, remedy) {
         Err(KeySourceError::Missing { .. }) if may_create && lock == Lock::IsNew => {
-            create(&path).map(|root| (root, true))
+            create(disk, &path).map(|root| (root, true))
         }
         bytes => {
             let bytes = bytes?;
             if matches!(access, Access::OursAlone) {
-                remove_second_name(&path)?;
+                remove_second_name(disk, &path)?;
             }
             exact(&bytes, path).map(|root| (root, false))
         }
@@ -153,7 +158,7 @@ pub(super) fn root_key(source: &KeySource, lock: Lock) -> Result<(Secret, bool),
 
 /// Removes the draft that a crash left while the key was made. It is the very same file under another name; any other
 /// file of that name is somebody's, and stays.
-fn remove_second_name(path: &Path) -> Result<(), KeySourceError> {
+fn remove_second_name(disk: &Disk, path: &Path) -> Result<(), KeySourceError> {
     let draft = draft_of(path);
     let (Ok(key), Ok(other)) = (std::fs::metadata(path), std::fs::symlink_metadata(&draft)) else {
         return Ok(());
@@ -161,8 +166,8 @@ fn remove_second_name(path: &Path) -> Result<(), KeySourceError> {
     if (key.dev(), key.ino()) != (other.dev(), other.ino()) {
         return Ok(());
     }
-    remove_if_there(&draft)
-        .and_then(|()| sync_folder_of(path))
+    disk.remove(&draft)
+        .and_then(|()| disk.sync_folder(folder_of(path)))
         .map_err(|source| KeySourceError::SecondName { path: draft, source })
 }
 
@@ -219,14 +224,14 @@ fn exact(bytes: &[u8], path: PathBuf) -> Result<Secret, KeySourceError> {
 }
 
 /// Written under another name and linked into place, so that a crash leaves no half key.
-fn create(path: &Path) -> Result<Secret, KeySourceError> {
+fn create(disk: &Disk, path: &Path) -> Result<Secret, KeySourceError> {
     let root = Secret::random().map_err(|Refused| KeySourceError::Random)?;
     let draft = draft_of(path);
-    let made = remove_if_there(&draft)
-        .and_then(|()| write_new(&draft, root.as_bytes()))
-        .and_then(|()| std::fs::hard_link(&draft, path))
-        .and_then(|()| remove_if_there(&draft))
-        .and_then(|()| sync_folder_of(path));
+    let made = disk
+        .write_new(&draft, root.as_bytes())
+        .and_then(|()| disk.link(&draft, path))
+        .and_then(|()| disk.remove(&draft))
+        .and_then(|()| disk.sync_folder(folder_of(path)));
     match made {
         Ok(()) => Ok(root),
         Err(source) => Err(KeySourceError::Create { path: path.to_owned(), source }),
@@ -237,30 +242,11 @@ fn draft_of(path: &Path) -> PathBuf {
     path.with_added_extension("new")
 }
 
-/// A new file of mode 0600 that is on the device when this returns.
-pub(super) fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-pub(super) fn remove_if_there(path: &Path) -> std::io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(why) if why.kind() == ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
-}
-
-/// A name is only durable once its folder is.
-pub(super) fn sync_folder_of(path: &Path) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
 
     fn file(path: PathBuf, created: bool) -> KeySource {
         KeySource::File { path, created }
@@ -270,11 +256,11 @@ mod tests {
     fn a_first_run_makes_a_root_key_that_only_we_can_read_and_the_next_run_finds_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("root.key");
-        let (made, fresh) = root_key(&file(path.clone(), true), Lock::IsNew).unwrap();
+        let (made, fresh) = root_key(&Disk::default(), &file(path.clone(), true), Lock::IsNew).unwrap();
         assert!(fresh);
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left behind");
-        let (found, fresh) = root_key(&file(path, true), Lock::Exists).unwrap();
+        let (found, fresh) = root_key(&Disk::default(), &file(path, true), Lock::Exists).unwrap();
         assert!(!fresh);
         assert!(found == made);
     }
@@ -283,12 +269,12 @@ mod tests {
     fn a_second_name_of_the_root_key_that_a_crash_left_is_removed_and_any_other_file_stays() {
         let folder = tempfile::tempdir().unwrap();
         let (path, draft) = (folder.path().join("root.key"), folder.path().join("root.key.new"));
-        root_key(&file(path.clone(), true), Lock::IsNew).unwrap();
+        root_key(&Disk::default(), &file(path.clone(), true), Lock::IsNew).unwrap();
         std::fs::hard_link(&path, &draft).unwrap();
-        root_key(&file(path.clone(), true), Lock::Exists).unwrap();
+        root_key(&Disk::default(), &file(path.clone(), true), Lock::Exists).unwrap();
         assert!(path.exists() && !draft.exists());
         std::fs::write(&draft, b"the next root key, made ready by hand").unwrap();
-        root_key(&file(path, true), Lock::Exists).unwrap();
+        root_key(&Disk::default(), &file(path, true), Lock::Exists).unwrap();
         assert!(draft.exists());
     }
 
@@ -296,7 +282,7 @@ mod tests {
     fn a_lost_root_key_is_never_replaced_while_a_keyring_needs_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("root.key");
-        let why = root_key(&file(path.clone(), true), Lock::Exists).err().unwrap();
+        let why = root_key(&Disk::default(), &file(path.clone(), true), Lock::Exists).err().unwrap();
         assert_eq!(why.exit(), Exit::NotPermitted);
         assert!(why.to_string().contains("safe copy"), "{why}");
         assert!(!path.exists());
@@ -306,7 +292,7 @@ mod tests {
     fn without_created_nothing_is_made() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("root.key");
-        let why = root_key(&file(path.clone(), false), Lock::IsNew).err().unwrap();
+        let why = root_key(&Disk::default(), &file(path.clone(), false), Lock::IsNew).err().unwrap();
         assert!(why.to_string().contains("created = true"), "{why}");
         assert!(!path.exists());
     }
@@ -318,12 +304,12 @@ mod tests {
         std::fs::write(&path, [7; 32]).unwrap();
         for mode in [0o640, 0o604, 0o660] {
             std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-            let why = root_key(&file(path.clone(), true), Lock::IsNew).err().unwrap();
+            let why = root_key(&Disk::default(), &file(path.clone(), true), Lock::IsNew).err().unwrap();
             assert_eq!(why.exit(), Exit::NotPermitted);
             assert!(why.to_string().contains("chmod 600"), "{why}");
         }
         std::fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
-        assert!(root_key(&file(path, false), Lock::IsNew).is_ok());
+        assert!(root_key(&Disk::default(), &file(path, false), Lock::IsNew).is_ok());
     }
 
     #[test]
@@ -332,8 +318,8 @@ mod tests {
         let path = folder.path().join("root.key");
         for length in [0, 31, 33, 64] {
             let _ = std::fs::remove_file(&path);
-            write_new(&path, &vec![7; length]).unwrap();
-            let why = root_key(&file(path.clone(), true), Lock::IsNew).err().unwrap();
+            Disk::default().write_new(&path, &vec![7; length]).unwrap();
+            let why = root_key(&Disk::default(), &file(path.clone(), true), Lock::IsNew).err().unwrap();
             assert_eq!(why.exit(), Exit::Refused);
             assert!(why.to_string().contains(&format!("has {length} bytes")), "{why}");
         }

@@ -10,6 +10,7 @@ use super::crypto::{Refused, Secret};
 use super::key_source::{self, KeySourceError, Lock};
 use super::record::TreatmentId;
 use crate::config::settings::KeySource;
+use crate::disk::{Disk, Start, Written, folder_of};
 use crate::exit::Exit;
 use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
@@ -17,9 +18,8 @@ use file::Kek;
 use state::State;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::TryLockError;
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -209,10 +209,9 @@ enum Home {
     Disk {
         path: PathBuf,
         kek: Kek,
-        /// Makes the file's name durable.
-        sync: fn(&Path) -> std::io::Result<()>,
+        disk: Disk,
         /// The lock goes with it.
-        _held: File,
+        _held: Written,
     },
     ReadOnly {
         version: u32,
@@ -233,25 +232,35 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError`]; nothing was written where the root key or the file is refused.
     pub fn open(state_dir: &Path, root: &KeySource, absent: Absent) -> Result<Self, KeyringError> {
+        Self::open_on(&Disk::default(), state_dir, root, absent)
+    }
+
+    /// Opens it on this disk.
+    pub(crate) fn open_on(
+        disk: &Disk,
+        state_dir: &Path,
+        root: &KeySource,
+        absent: Absent,
+    ) -> Result<Self, KeyringError> {
         let path = place(state_dir);
-        let held = hold(&state_dir.join("keyring.lock"))?;
+        let held = hold(disk, &state_dir.join("keyring.lock"))?;
         let (kek, state, opened) = match read(&path)? {
             Some(bytes) => {
-                let (root, _) = key_source::root_key(root, Lock::Exists).map_err(KeyringError::Root)?;
+                let (root, _) = key_source::root_key(disk, root, Lock::Exists).map_err(KeyringError::Root)?;
                 let (kek, state) = file::open(&bytes, &root, &path)?;
                 (kek, state, Opened { keyring_created: false, root_created: false })
             }
             None if absent == Absent::Refuse => return Err(KeyringError::Missing(path)),
             None => {
                 let (root, root_created) =
-                    key_source::root_key(root, Lock::IsNew).map_err(KeyringError::Root)?;
+                    key_source::root_key(disk, root, Lock::IsNew).map_err(KeyringError::Root)?;
                 let (kek, state) = (Kek::new(&root, 1)?, State::new()?);
-                replace(&path, &kek.seal(&state)?)?;
-                key_source::sync_folder_of(&path).map_err(io("write the keyring", &path))?;
+                replace(disk, &path, &kek.seal(&state)?)?;
+                disk.sync_folder(folder_of(&path)).map_err(io("write the keyring", &path))?;
                 (kek, state, Opened { keyring_created: true, root_created })
             }
         };
-        let home = Home::Disk { path, kek, sync: key_source::sync_folder_of, _held: held };
+        let home = Home::Disk { path, kek, disk: disk.clone(), _held: held };
         Ok(Self::with(home, state, opened))
     }
 
@@ -262,7 +271,8 @@ impl Keyring {
     pub fn open_for_reading(state_dir: &Path, root: &KeySource) -> Result<Self, KeyringError> {
         let path = place(state_dir);
         let bytes = read(&path)?.ok_or_else(|| KeyringError::Missing(path.clone()))?;
-        let (root, _) = key_source::root_key(root, Lock::Exists).map_err(KeyringError::Root)?;
+        let (root, _) =
+            key_source::root_key(&Disk::default(), root, Lock::Exists).map_err(KeyringError::Root)?;
         let (kek, state) = file::open(&bytes, &root, &path)?;
         let opened = Opened { keyring_created: false, root_created: false };
         Ok(Self::with(Home::ReadOnly { version: kek.version() }, state, opened))
@@ -304,16 +314,16 @@ impl Keyring {
     /// [`KeyringError`]; the old key stays in force.
     pub fn rotate(&self, root: &KeySource) -> Result<u32, KeyringError> {
         let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
-        let Home::Disk { path, kek, sync, .. } = &mut *home else { return Err(KeyringError::ReadOnly) };
+        let Home::Disk { path, kek, disk, .. } = &mut *home else { return Err(KeyringError::ReadOnly) };
         self.ensure_sure(path)?;
-        let (root, _) = key_source::root_key(root, Lock::Exists).map_err(KeyringError::Root)?;
+        let (root, _) = key_source::root_key(disk, root, Lock::Exists).map_err(KeyringError::Root)?;
         // The root key has to be the one the next start will find good.
         let bytes = read(path)?.ok_or_else(|| KeyringError::Missing(path.clone()))?;
         file::open(&bytes, &root, path)?;
         let new = Kek::new(&root, kek.version().saturating_add(1))?;
-        replace(path, &new.seal(&self.state())?)?;
+        replace(disk, path, &new.seal(&self.state())?)?;
         *kek = new;
-        self.settle(path, *sync)?;
+        self.settle(disk, path)?;
         Ok(kek.version())
     }
 
@@ -380,11 +390,11 @@ impl Keyring {
             return Ok(value);
         }
         match &*home {
-            Home::Disk { path, kek, sync, .. } => {
+            Home::Disk { path, kek, disk, .. } => {
                 self.ensure_sure(path)?;
-                replace(path, &kek.seal(&new).map_err(KeyringError::from)?)?;
+                replace(disk, path, &kek.seal(&new).map_err(KeyringError::from)?)?;
                 self.put(new);
-                self.settle(path, *sync)?;
+                self.settle(disk, path)?;
             }
             Home::ReadOnly { .. } => return Err(KeyringError::ReadOnly.into()),
             Home::Memory => self.put(new),
@@ -400,8 +410,8 @@ impl Keyring {
     }
 
     /// Makes the replaced file's name durable. Where that fails nobody can say which file a loss of power would leave.
-    fn settle(&self, path: &Path, sync: fn(&Path) -> std::io::Result<()>) -> Result<(), KeyringError> {
-        sync(path).map_err(|source| {
+    fn settle(&self, disk: &Disk, path: &Path) -> Result<(), KeyringError> {
+        disk.sync_folder(folder_of(path)).map_err(|source| {
             self.unsure.get_or_init(|| source.kind());
             KeyringError::Unsure { path: path.to_owned(), source }
         })
@@ -442,10 +452,9 @@ fn io(act: &'static str, path: &Path) -> impl Fn(std::io::Error) -> KeyringError
 }
 
 /// The kernel lets go of the lock when the process ends, however it ends.
-fn hold(path: &Path) -> Result<File, KeyringError> {
-    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-    let lock = lock.map_err(io("open the keyring's lock", path))?;
-    match lock.try_lock() {
+fn hold(disk: &Disk, path: &Path) -> Result<Written, KeyringError> {
+    let lock = disk.open(path, Start::Appended).map_err(io("open the keyring's lock", path))?;
+    match lock.file().try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(KeyringError::Busy(path.to_owned())),
         Err(TryLockError::Error(source)) => Err(io("lock the keyring", path)(source)),
@@ -462,11 +471,10 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, KeyringError> {
 
 /// Replaces the file in one step: whoever reads it after a crash finds the old one or the new one. Which of them is certain
 /// only once its folder is synced.
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), KeyringError> {
+fn replace(disk: &Disk, path: &Path, bytes: &[u8]) -> Result<(), KeyringError> {
     let draft = path.with_added_extension("new");
-    key_source::remove_if_there(&draft)
-        .and_then(|()| key_source::write_new(&draft, bytes))
-        .and_then(|()| std::fs::rename(&draft, path))
+    disk.write_new(&draft, bytes)
+        .and_then(|()| disk.rename(&draft, path))
         .map_err(io("write the keyring", path))
 }
 

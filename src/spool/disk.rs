@@ -1,4 +1,4 @@
-//! The acts that make files durable, in one place, so that a test can let any of them fail.
+//! What the spool does to files, by name, and what it means for the spool when that fails.
 
 use crate::spool::SpoolError;
 use std::fs::{self, File};
@@ -9,25 +9,32 @@ use std::sync::Arc;
 /// Says whether an act fails now, and how. The argument is the act's name.
 pub type Faults = dyn Fn(&'static str) -> Option<io::Error> + Send + Sync;
 
-/// The disk, or in a test one that fails when told to.
+/// The disk under the spool. What the spool writes itself goes to `own`; what sled writes can only be refused, by the name of
+/// the act.
 #[derive(Clone, Default)]
 pub(crate) struct Disk {
     faults: Option<Arc<Faults>>,
+    own: crate::disk::Disk,
 }
 
 impl Disk {
-    pub(crate) const fn new(faults: Option<Arc<Faults>>) -> Self {
-        Self { faults }
+    pub(crate) const fn new(faults: Option<Arc<Faults>>, own: crate::disk::Disk) -> Self {
+        Self { faults, own }
+    }
+
+    /// For files that we write ourselves: manifest, keep volumes, what is salvaged.
+    pub(crate) const fn own(&self) -> &crate::disk::Disk {
+        &self.own
     }
 
     /// `fdatasync`. Its failure is final for this file: what the cache then holds is unknown.
     pub(crate) fn sync(&self, act: &'static str, file: &File) -> Result<(), SpoolError> {
-        self.act(act, || file.sync_data())
+        self.act(act, || self.own.pass(act, Path::new("")).and_then(|()| file.sync_data()))
     }
 
     /// Makes creations, renames and removals in a folder durable.
     pub(crate) fn sync_folder(&self, act: &'static str, folder: &Path) -> Result<(), SpoolError> {
-        self.act(act, || File::open(folder)?.sync_all())
+        self.act(act, || self.own.sync_folder(folder))
     }
 
     /// Any other act on files.

@@ -9,14 +9,14 @@
 //!     4  CRC-32 of everything before
 //! ```
 
+use crate::disk::{Start, Written};
 use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
 use crate::spool::bytes::Reader;
 use crate::spool::disk::{Disk, refusal};
 use crate::spool::{SpoolError, StoreId};
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The on-disk format of the whole spool: folders, manifest and frames.
@@ -104,7 +104,7 @@ pub(crate) struct UpstreamEntry {
 /// The file.
 pub(crate) struct Manifest {
     path: PathBuf,
-    file: File,
+    file: Written,
     generation: u64,
     disk: Disk,
 }
@@ -145,19 +145,16 @@ impl Manifest {
         let (path, new) = (folder.join(NAME), folder.join("manifest.new"));
         let act = "make the manifest";
         let file = disk.act(act, || {
-            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.set_len(2 * SLOT)?;
+            let file = disk.own().open(&new, Start::Emptied)?;
+            file.set_length(2 * SLOT)?;
             // Blocks that exist already cannot run out later.
-            let reserved = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 2 * SLOT);
-            match reserved {
-                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(file),
-                Err(errno) => Err(errno.into()),
-            }
+            file.reserve(2 * SLOT)?;
+            Ok(file)
         })?;
         let mut manifest = Self { path: path.clone(), file, generation: 0, disk: disk.clone() };
         manifest.commit_both(contents)?;
-        disk.act(act, || manifest.file.sync_all())?;
-        disk.act(act, || fs::rename(&new, &path))?;
+        disk.act(act, || manifest.file.sync())?;
+        disk.act(act, || disk.own().rename(&new, &path))?;
         disk.sync_folder(act, folder)?;
         Ok(manifest)
     }
@@ -165,7 +162,7 @@ impl Manifest {
     /// Opens a manifest that was [`read`].
     pub(crate) fn open(folder: &Path, generation: u64, disk: &Disk) -> Result<Self, SpoolError> {
         let path = folder.join(NAME);
-        let file = disk.act("open the manifest", || OpenOptions::new().write(true).open(&path))?;
+        let file = disk.act("open the manifest", || disk.own().open(&path, Start::Kept))?;
         Ok(Self { path, file, generation, disk: disk.clone() })
     }
 
@@ -178,7 +175,7 @@ impl Manifest {
             return Err(SpoolError::Engine { act, why: "there are too many volumes for it" });
         }
         self.disk.act(act, || self.file.write_all_at(&bytes, (generation % 2) * SLOT))?;
-        self.disk.sync(act, &self.file)?;
+        self.disk.act(act, || self.file.sync())?;
         self.generation = generation;
         Ok(())
     }
@@ -314,8 +311,10 @@ fn volume(from: &mut Reader<'_>) -> Option<VolumeEntry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::simulated::under_every_fault;
     use crate::spool::testing::{at, upstream};
     use proptest::prelude::*;
+    use std::fs;
 
     fn some(last: u64) -> Contents {
         let volume = VolumeEntry {
@@ -379,6 +378,30 @@ mod tests {
                 assert!(last == 50 || last == 51, "{last}");
             }
         }
+    }
+
+    #[test]
+    fn a_commit_that_was_acknowledged_is_read_back_whatever_the_disk_does() {
+        // Behind a failed commit the file is replaced, as the spool does it.
+        let commit = |manifest: &mut Manifest, last: u64| {
+            let contents = some(last);
+            manifest.commit(&contents).or_else(|_| manifest.replace(&contents)).is_ok()
+        };
+        under_every_fault(
+            20,
+            |own, home| {
+                let disk = Disk::new(None, own.clone());
+                let mut manifest = Manifest::create(home, &some(50), &disk).ok()?;
+                // The first one that fails twice is the last one: the spool takes no more.
+                Some((51..56).take_while(|last| commit(&mut manifest, *last)).last().unwrap_or(50))
+            },
+            |home, committed| {
+                let Some(committed) = *committed else { return };
+                let found = found(home).unwrap();
+                assert_eq!(found, some(found.last));
+                assert!((committed..56).contains(&found.last), "{}", found.last);
+            },
+        );
     }
 
     #[test]

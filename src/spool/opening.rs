@@ -33,7 +33,7 @@ impl SledSpool {
         options: Options,
         now: Timestamp,
     ) -> Result<Self, SpoolError> {
-        let disk = Disk::new(options.faults.clone());
+        let disk = Disk::new(options.faults.clone(), options.disk.clone());
         if !home.is_dir() {
             let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(home);
             disk.act("make the folder", make)?;

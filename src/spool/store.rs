@@ -36,19 +36,21 @@ pub struct Options {
     pub volume_records: u64,
     /// Acts on files that fail, in tests.
     pub faults: Option<Arc<Faults>>,
+    /// Where the files go that we write ourselves.
+    pub disk: crate::disk::Disk,
 }
 
 impl Options {
     /// The usual set-up within this many bytes.
     #[must_use]
-    pub const fn new(max_bytes: u64) -> Self {
-        Self { max_bytes, volume_records: 50_000, faults: None }
+    pub fn new(max_bytes: u64) -> Self {
+        Self { max_bytes, volume_records: 50_000, faults: None, disk: crate::disk::Disk::default() }
     }
 }
 
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { max_bytes, volume_records, faults: _ } = self;
+        let Self { max_bytes, volume_records, faults: _, disk: _ } = self;
         write!(f, "Options {{ max_bytes: {max_bytes}, volume_records: {volume_records} }}")
     }
 }

@@ -257,10 +257,11 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let acts = Arc::new(Mutex::new(Vec::new()));
         let noted = acts.clone();
-        let disk = Disk::new(Some(Arc::new(move |act| {
+        let faults = Arc::new(move |act| {
             noted.lock().unwrap().push(act);
             None
-        })));
+        });
+        let disk = Disk::new(Some(faults), crate::disk::Disk::default());
         Database::open(&home.path().join("v"), &disk).unwrap();
         let acts = acts.lock().unwrap();
         let syncs = acts.iter().filter(|act| **act == "sync a new database").count();

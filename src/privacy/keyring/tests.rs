@@ -2,6 +2,7 @@
 
 use super::state::Treatment;
 use super::*;
+use crate::disk::simulated::{Fault, under_every_fault};
 use crate::model::name::{ChairName, MachineName};
 use std::os::unix::fs::MetadataExt;
 
@@ -187,19 +188,15 @@ fn a_state_directory_that_is_not_there_is_named() {
 #[test]
 fn after_a_rename_that_may_not_be_durable_nothing_more_is_written_or_sealed_until_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let keyring = open(folder.path());
-    if let Home::Disk { sync, .. } = &mut *keyring.home.lock().unwrap() {
-        *sync = |_| Err(ErrorKind::Other.into());
-    }
+    let disk = Disk::simulated(&[]);
+    let keyring = Keyring::open_on(&disk, folder.path(), &root(folder.path()), Absent::Create).unwrap();
+    disk.fail_next("sync the folder", Fault::Broken);
     let why = keyring.ensure_recipients([&upstream("ehr")]).unwrap_err();
     assert!(matches!(why, KeyringError::Unsure { .. }), "{why}");
     assert_eq!(why.exit(), Exit::Disk);
     let shown = keyring.state();
     assert!(shown.recipients.contains_key(&upstream("ehr")), "what the file says is in force");
 
-    if let Home::Disk { sync, .. } = &mut *keyring.home.lock().unwrap() {
-        *sync = key_source::sync_folder_of;
-    }
     let why = keyring.ensure_recipients([&upstream("warehouse")]).unwrap_err();
     assert!(matches!(why, KeyringError::Unsure { .. }), "{why}");
     assert!(keyring.rotate(&root(folder.path())).is_err());
@@ -209,4 +206,51 @@ fn after_a_rename_that_may_not_be_durable_nothing_more_is_written_or_sealed_unti
     let keyring = open(folder.path());
     assert!(*keyring.state() == *shown);
     assert!(keyring.seal_key(KeyId::FACILITY).is_ok());
+}
+
+#[test]
+fn a_key_that_was_given_out_opens_after_any_power_cut_and_no_half_keyring_is_ever_found() {
+    let treatments = || (1..=3).map(|number| TreatmentId::from_bytes([number; 16]));
+    let add = |keyring: &Keyring, id: TreatmentId| {
+        let treatment = Treatment {
+            key: Secret::from_bytes([id.as_bytes()[0]; 32]),
+            chair: ChairName::new("chair-1").unwrap(),
+            machine: MachineName::new("asset-14").unwrap(),
+            started: Timestamp::from_micros(0),
+            ended: None,
+            bindings: Vec::new(),
+        };
+        let added: Result<(), KeyringError> = keyring.change(|state| {
+            state.treatments.insert(id, treatment);
+            Ok(())
+        });
+        added.is_ok()
+    };
+    under_every_fault(
+        12,
+        |disk, home| {
+            let Ok(keyring) = Keyring::open_on(disk, home, &root(home), Absent::Create) else { return None };
+            let facility = bytes(&keyring.seal_key(KeyId::FACILITY).unwrap());
+            let mut sealed = Vec::new();
+            for id in treatments() {
+                add(&keyring, id);
+                // What matters is not whether the change was acknowledged, but whether a frame is sealed under it.
+                sealed.extend(keyring.seal_key(id.into()).ok().map(|_| id));
+                let _ = keyring.rotate(&root(home));
+            }
+            Some((facility, sealed))
+        },
+        |home, given| {
+            let keyring = match Keyring::open(home, &root(home), Absent::Create) {
+                Ok(keyring) => keyring,
+                // The root key was durable and the keyring was not: nothing was sealed under either.
+                Err(error) => panic!("{error}"),
+            };
+            let Some((facility, sealed)) = given else { return };
+            assert_eq!(bytes(&keyring.open_key(KeyId::FACILITY).unwrap()), *facility);
+            for id in sealed {
+                assert_eq!(bytes(&keyring.open_key((*id).into()).unwrap()), [id.as_bytes()[0]; 32]);
+            }
+        },
+    );
 }
