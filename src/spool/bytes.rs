@@ -48,6 +48,11 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.take(length.into())?).ok()
     }
 
+    /// Everything that was not taken.
+    pub(crate) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     pub(crate) const fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }

@@ -1,115 +1,408 @@
 //! Dead letters: a copy of each record that an upstream refused, or refused parts of, with the coded reason.
 //!
-//! A letter is durable before the record counts as settled, so it outlives the volume the record came from. The record stays
-//! sealed: the letter holds the frame as it is. A letter is found in raw bytes like a frame: magic, format, length, CRC-32 (over
-//! all but itself and the magic), then upstream, reasons and frame.
+//! A letter is durable before the record counts as settled, so it outlives the volume the record came from. Letters are appended
+//! to files of our own, a new one at each start: what a crash cut off is never written behind, and nothing in a
+//! file is ever changed. The last entry about a record counts.
 
 use crate::model::name::UpstreamName;
-use crate::spool::disk::Disk;
-use crate::spool::volume::Database;
-use crate::spool::{Reason, Sequence, SpoolError, Verdict};
-use std::fs;
+use crate::privacy::keyring::KeyId;
+use crate::spool::disk::{Disk, refusal};
+use crate::spool::frame::Header;
+use crate::spool::letter::{Entry, Found, Letter, next, read};
+use crate::spool::{Sequence, SpoolError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-
-const MAGIC: [u8; 4] = [0xF5, 0xC5, 0x9D, 0xD1];
-const FORMAT: u8 = 1;
-
-/// Stands for the whole record where a part's number would be.
-const WHOLE: u16 = u16::MAX;
 
 const FOLDER: &str = "dead";
 
-/// The dead letters of this process start. A database is made with the first letter and never opened again by a later
-/// start, because opening a damaged one could destroy what a scan still finds.
+/// A file is not continued beyond this length, so that it can be read in one piece.
+const FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Files are not tidied up for less than this.
+const WORTH_TIDYING: u64 = 256 * 1024;
+
+/// Every start that refuses something makes a file; more of them than this are put together.
+const FILES: u64 = 8;
+
+/// The dead letters of a spool.
 pub(crate) struct DeadLetters {
-    home: PathBuf,
+    folder: PathBuf,
     disk: Disk,
-    database: Option<Database>,
+    /// Made with the first letter of this process.
+    open: Option<Writing>,
+    next_file: u64,
+    /// Bytes of each file.
+    files: BTreeMap<u64, u64>,
+    letters: BTreeMap<UpstreamName, BTreeMap<u64, Place>>,
+    /// Places in each file that hold no entry that can be read.
+    damaged: BTreeMap<u64, u64>,
+}
+
+struct Writing {
+    number: u64,
+    file: File,
+}
+
+/// Where the last letter about a record is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    file: u64,
+    offset: u64,
+    length: usize,
+    key: KeyId,
 }
 
 impl DeadLetters {
-    pub(crate) fn new(home: &Path, disk: &Disk) -> Self {
-        Self { home: home.join(FOLDER), disk: disk.clone(), database: None }
+    /// Finds the letters in this spool, and changes nothing.
+    pub(crate) fn open(home: &Path, disk: &Disk) -> Result<Self, SpoolError> {
+        let mut dead = Self {
+            folder: home.join(FOLDER),
+            disk: disk.clone(),
+            open: None,
+            next_file: 1,
+            files: BTreeMap::new(),
+            letters: BTreeMap::new(),
+            damaged: BTreeMap::new(),
+        };
+        let act = "read the dead letters";
+        let entries = match fs::read_dir(&dead.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(dead),
+            Err(error) => return Err(refusal(act, error)),
+        };
+        let numbers: BTreeSet<u64> =
+            entries.flatten().filter_map(|entry| file_number(entry.file_name().to_str()?)).collect();
+        for number in numbers {
+            dead.next_file = number.saturating_add(1);
+            let bytes = fs::read(dead.path(number)).map_err(|source| refusal(act, source))?;
+            dead.files.insert(number, bytes.len() as u64);
+            dead.take_in(number, &bytes);
+        }
+        if dead.damaged() > 0 {
+            tracing::error!(
+                places = dead.damaged(),
+                "dead letters are damaged; `chairside spool verify` counts them"
+            );
+        }
+        Ok(dead)
+    }
+
+    fn take_in(&mut self, file: u64, bytes: &[u8]) {
+        let (mut at, mut lost) = (0, false);
+        while let Some(here) = bytes.get(at..).filter(|here| !here.is_empty()) {
+            let (entry, length) = match read(here) {
+                Found::Entry(entry, length) => (Some(entry), length),
+                Found::Newer(length) => {
+                    *self.damaged.entry(file).or_default() += 1;
+                    (None, length)
+                }
+                Found::Cut => return,
+                Found::Nothing => {
+                    // However long the damage, it is counted once.
+                    *self.damaged.entry(file).or_default() += u64::from(!lost);
+                    lost = true;
+                    at += next(here);
+                    continue;
+                }
+            };
+            lost = false;
+            match entry {
+                Some(Entry::Letter(letter)) => self.note(file, at as u64, length, &letter),
+                Some(Entry::Done(upstream, sequence)) => self.strike(&upstream, sequence),
+                None => {}
+            }
+            at += length;
+        }
+    }
+
+    fn note(&mut self, file: u64, offset: u64, length: usize, letter: &Letter) {
+        let key = Header::read(&letter.frame).map_or(KeyId::FACILITY, |header| header.key);
+        let place = Place { file, offset, length, key };
+        self.letters.entry(letter.upstream.clone()).or_default().insert(letter.sequence.0, place);
+    }
+
+    fn strike(&mut self, upstream: &UpstreamName, sequence: Sequence) {
+        if let Some(letters) = self.letters.get_mut(upstream) {
+            letters.remove(&sequence.0);
+        }
     }
 
     /// Keeps these letters; durable when it returns.
-    pub(crate) fn keep(&mut self, letters: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), SpoolError> {
-        if letters.is_empty() {
+    pub(crate) fn keep(&mut self, letters: Vec<Letter>) -> Result<(), SpoolError> {
+        self.append(letters.into_iter().map(Entry::Letter).collect())
+    }
+
+    /// These letters are answered; durable when it returns.
+    pub(crate) fn strike_out(
+        &mut self,
+        upstream: &UpstreamName,
+        sequences: &[Sequence],
+    ) -> Result<(), SpoolError> {
+        let known = sequences.iter().filter(|sequence| self.has(upstream, **sequence));
+        self.append(known.map(|sequence| Entry::Done(upstream.clone(), *sequence)).collect())
+    }
+
+    fn append(&mut self, entries: Vec<Entry>) -> Result<(), SpoolError> {
+        if entries.is_empty() {
             return Ok(());
         }
-        let mut database = match self.database.take() {
-            Some(database) => database,
-            None => self.create()?,
+        let mut writing = match self.open.take() {
+            Some(writing) if self.files.get(&writing.number).is_some_and(|bytes| *bytes < FILE_BYTES) => {
+                writing
+            }
+            _ => self.create()?,
         };
-        // A database that failed is left alone: the next letter starts another one.
-        let kept = database.write(letters, Vec::new()).and_then(|()| database.sync("sync dead letters"));
-        match kept {
-            Ok(()) => self.database = Some(database),
-            Err(_) => database.abandon(),
+        let forms: Vec<Vec<u8>> = entries.iter().map(Entry::bytes).collect();
+        // A file that failed is left alone: the next letter starts another one.
+        self.disk.act("write dead letters", || writing.file.write_all(&forms.concat()))?;
+        self.disk.sync("sync dead letters", &writing.file)?;
+        let mut offset = self.files.get(&writing.number).copied().unwrap_or(0);
+        for (entry, form) in entries.into_iter().zip(forms) {
+            match entry {
+                Entry::Letter(letter) => self.note(writing.number, offset, form.len(), &letter),
+                Entry::Done(upstream, sequence) => self.strike(&upstream, sequence),
+            }
+            offset += form.len() as u64;
         }
-        kept
+        self.files.insert(writing.number, offset);
+        self.open = Some(writing);
+        Ok(())
     }
 
-    fn create(&self) -> Result<Database, SpoolError> {
-        let act = "make a store for dead letters";
-        self.disk.act(act, || fs::create_dir_all(&self.home))?;
-        if let Some(home) = self.home.parent() {
+    fn create(&mut self) -> Result<Writing, SpoolError> {
+        let act = "make a file for dead letters";
+        self.disk.act(act, || fs::create_dir_all(&self.folder))?;
+        if let Some(home) = self.folder.parent() {
             self.disk.sync_folder(act, home)?;
         }
-        let entries = self.disk.act(act, || fs::read_dir(&self.home))?;
-        let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
-        let next = numbers.max().map_or(1, |number| number.saturating_add(1));
-        Database::open(&self.home.join(format!("{next:08}")), &self.disk)
+        let number = self.next_file;
+        self.next_file = number.saturating_add(1);
+        let make = || OpenOptions::new().append(true).create_new(true).mode(0o600).open(self.path(number));
+        let file = self.disk.act(act, make)?;
+        self.files.insert(number, 0);
+        self.disk.sync_folder(act, &self.folder)?;
+        Ok(Writing { number, file })
     }
 
-    pub(crate) fn close(&mut self) -> Result<(), SpoolError> {
-        self.database.take().map_or(Ok(()), Database::close)
+    /// Whether this upstream has a letter about this record.
+    pub(crate) fn has(&self, upstream: &UpstreamName, sequence: Sequence) -> bool {
+        self.letters.get(upstream).is_some_and(|letters| letters.contains_key(&sequence.0))
     }
-}
 
-/// Whether a verdict asks for a letter.
-pub(crate) const fn is_refusal(verdict: &Verdict) -> bool {
-    match verdict {
-        Verdict::Refused { .. } => true,
-        Verdict::Delivered { refused_parts, .. } => !refused_parts.is_empty(),
-        Verdict::SkippedByPolicy | Verdict::Held(_) | Verdict::Retry { .. } => false,
+    /// Whether any letter is about this record.
+    pub(crate) fn holds(&self, sequence: Sequence) -> bool {
+        self.letters.values().any(|letters| letters.contains_key(&sequence.0))
     }
-}
 
-/// The letter of a refusal, with its key: one letter an upstream and record, so a repeated refusal replaces the first.
-pub(crate) fn letter(
-    upstream: &UpstreamName,
-    sequence: Sequence,
-    verdict: &Verdict,
-    frame: &[u8],
-) -> (Vec<u8>, Vec<u8>) {
-    let reasons: Vec<(u16, Reason)> = match verdict {
-        Verdict::Refused { reason, .. } => vec![(WHOLE, *reason)],
-        Verdict::Delivered { refused_parts, .. } => {
-            refused_parts.iter().map(|refused| (refused.part, refused.reason)).collect()
+    /// Upstreams and sequences of all letters behind `after`, in their order.
+    pub(crate) fn places(
+        &self,
+        after: Option<(&UpstreamName, Sequence)>,
+    ) -> impl Iterator<Item = (&UpstreamName, Sequence)> {
+        let behind = move |upstream: &UpstreamName, sequence: u64| {
+            after.is_none_or(|(name, last)| (upstream, sequence) > (name, last.0))
+        };
+        self.letters.iter().flat_map(move |(upstream, letters)| {
+            let ours = letters.keys().filter(move |sequence| behind(upstream, **sequence));
+            ours.map(move |sequence| (upstream, Sequence(*sequence)))
+        })
+    }
+
+    /// The letter of this upstream about this record. `None`: there is none, or it cannot be read any more.
+    pub(crate) fn letter(&self, upstream: &UpstreamName, sequence: Sequence) -> Option<Letter> {
+        self.read(*self.letters.get(upstream)?.get(&sequence.0)?)
+    }
+
+    /// The sealed record of this sequence, if any letter holds it.
+    pub(crate) fn frame(&self, sequence: Sequence) -> Option<Vec<u8>> {
+        let places = self.letters.values().filter_map(|letters| letters.get(&sequence.0));
+        places.filter_map(|place| self.read(*place)).map(|letter| letter.frame).next()
+    }
+
+    fn read(&self, place: Place) -> Option<Letter> {
+        let mut bytes = vec![0; place.length];
+        File::open(self.path(place.file)).ok()?.read_exact_at(&mut bytes, place.offset).ok()?;
+        match read(&bytes) {
+            Found::Entry(Entry::Letter(letter), _) => Some(letter),
+            Found::Entry(Entry::Done(..), _) | Found::Newer(_) | Found::Cut | Found::Nothing => None,
         }
-        Verdict::SkippedByPolicy | Verdict::Held(_) | Verdict::Retry { .. } => Vec::new(),
-    };
-    let mut body = Vec::with_capacity(frame.len() + 128);
-    put_text(&mut body, upstream.as_str());
-    body.extend_from_slice(&(reasons.len() as u16).to_be_bytes());
-    for (part, reason) in reasons {
-        body.extend_from_slice(&part.to_be_bytes());
-        body.extend_from_slice(&reason.status.to_be_bytes());
-        put_text(&mut body, reason.issue.unwrap_or_default());
     }
-    body.extend_from_slice(frame);
-    let length = (body.len() as u32).to_be_bytes();
-    let mut checksum = crc32fast::Hasher::new();
-    [[FORMAT].as_slice(), &length, &body].into_iter().for_each(|part| checksum.update(part));
-    let checksum = checksum.finalize().to_be_bytes();
-    let letter = [MAGIC.as_slice(), &[FORMAT], &length, &checksum, &body].concat();
-    let name = upstream.as_str().as_bytes();
-    ([&[name.len() as u8], name, &sequence.0.to_be_bytes()].concat(), letter)
+
+    /// The parts of a range of sequences that no letter is about.
+    pub(crate) fn without_letters(&self, first: u64, last: u64) -> Vec<(u64, u64)> {
+        let spoken_of: BTreeSet<u64> = self
+            .letters
+            .values()
+            .flat_map(|letters| letters.range(first..=last.max(first)))
+            .map(|(sequence, _)| *sequence)
+            .collect();
+        let mut parts = Vec::new();
+        let mut from = first;
+        for sequence in spoken_of.into_iter().filter(|sequence| *sequence <= last) {
+            if sequence > from {
+                parts.push((from, sequence - 1));
+            }
+            from = sequence.saturating_add(1);
+        }
+        if from <= last {
+            parts.push((from, last));
+        }
+        parts
+    }
+
+    /// The keys of all records in letters.
+    pub(crate) fn keys(&self) -> BTreeSet<[u8; 16]> {
+        self.letters.values().flat_map(BTreeMap::values).map(|place| place.key.0).collect()
+    }
+
+    /// How many letters there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.letters.values().map(|letters| letters.len() as u64).sum()
+    }
+
+    /// Places in the files that hold no entry that can be read.
+    pub(crate) fn damaged(&self) -> u64 {
+        self.damaged.values().sum()
+    }
+
+    /// Puts what still counts into new files when most of the old ones does not count any more, or when they are many. The old ones go
+    /// oldest first: an entry that says "done" never goes before the letter it is about.
+    pub(crate) fn tidy(&mut self) -> Result<(), SpoolError> {
+        let live: u64 =
+            self.letters.values().flat_map(BTreeMap::values).map(|place| place.length as u64).sum();
+        let all: u64 = self.files.values().sum();
+        let many = self.files.len() as u64 > FILES + live / (FILE_BYTES / 2);
+        let worth = all > live.saturating_mul(2).saturating_add(WORTH_TIDYING) || (live == 0 && all > 0);
+        if !many && !worth {
+            return Ok(());
+        }
+        let old: Vec<u64> = self.files.keys().copied().collect();
+        self.open = None;
+        let places: Vec<(u64, Place)> =
+            self.letters.values().flatten().map(|(sequence, place)| (*sequence, *place)).collect();
+        for some in places.chunks(256) {
+            let letters: Vec<Letter> = some.iter().filter_map(|(_, place)| self.read(*place)).collect();
+            // A letter that cannot be read keeps the files as they are; somebody may still get it out.
+            if letters.len() < some.len() {
+                return Ok(());
+            }
+            self.keep(letters)?;
+        }
+        let act = "remove answered dead letters";
+        for number in old {
+            let path = self.path(number);
+            // What cannot be read is left for whoever wants to look at it.
+            let aside = self.damaged.remove(&number).map(|_| path.with_extension("damaged"));
+            self.disk.act(act, || match &aside {
+                Some(aside) => fs::rename(&path, aside),
+                None => fs::remove_file(&path),
+            })?;
+            self.files.remove(&number);
+        }
+        self.disk.sync_folder(act, &self.folder)
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.folder.join(format!("{number:08}.letters"))
+    }
 }
 
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    let length = text.len().min(255);
-    out.push(length as u8);
-    out.extend(text.bytes().take(length));
+fn file_number(name: &str) -> Option<u64> {
+    name.strip_suffix(".letters")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::letter::{Refusal, RefusedFor};
+    use crate::spool::testing::{at, upstream};
+
+    fn letter(name: &str, sequence: u64) -> Letter {
+        let reasons = vec![RefusedFor { part: None, status: 422, issue: None }];
+        let refused = Refusal { at: at(sequence), parts_taken: 0, parts_refused: 1, reasons };
+        Letter { upstream: upstream(name), sequence: Sequence(sequence), refused, frame: vec![7; 2000] }
+    }
+
+    fn open(home: &Path) -> DeadLetters {
+        DeadLetters::open(home, &Disk::default()).unwrap()
+    }
+
+    fn sequences(dead: &DeadLetters, name: &str) -> Vec<u64> {
+        let name = upstream(name);
+        dead.places(None).filter(|(upstream, _)| **upstream == name).map(|(_, sequence)| sequence.0).collect()
+    }
+
+    #[test]
+    fn the_last_word_about_a_record_counts_across_starts() {
+        let home = tempfile::tempdir().unwrap();
+        let mut dead = open(home.path());
+        dead.keep((1..=5).map(|n| letter("ehr", n)).collect()).unwrap();
+        dead.keep(vec![letter("lab", 3)]).unwrap();
+        let mut dead = open(home.path());
+        dead.strike_out(&upstream("ehr"), &[Sequence(2), Sequence(4), Sequence(9)]).unwrap();
+        let mut dead = open(home.path());
+        assert_eq!(sequences(&dead, "ehr"), [1, 3, 5]);
+        dead.keep(vec![letter("ehr", 4)]).unwrap();
+        let dead = open(home.path());
+        assert_eq!((sequences(&dead, "ehr"), sequences(&dead, "lab")), (vec![1, 3, 4, 5], vec![3]));
+        assert_eq!(dead.letter(&upstream("ehr"), Sequence(5)), Some(letter("ehr", 5)));
+        assert_eq!(dead.frame(Sequence(3)), Some(vec![7; 2000]));
+        assert_eq!(dead.without_letters(1, 9), [(2, 2), (6, 9)]);
+    }
+
+    #[test]
+    fn a_flipped_bit_costs_one_letter_and_is_counted() {
+        let home = tempfile::tempdir().unwrap();
+        open(home.path()).keep((1..=9).map(|n| letter("ehr", n)).collect()).unwrap();
+        let path = home.path().join("dead/00000001.letters");
+        let whole = fs::read(&path).unwrap();
+        for place in (0..whole.len()).step_by(97) {
+            let mut damaged = whole.clone();
+            damaged[place] ^= 4;
+            fs::write(&path, &damaged).unwrap();
+            let dead = open(home.path());
+            assert_eq!((dead.count(), dead.damaged()), (8, 1), "{place}");
+        }
+        fs::write(&path, &whole[..whole.len() - 5]).unwrap();
+        assert_eq!((open(home.path()).count(), open(home.path()).damaged()), (8, 0), "cut in writing");
+    }
+
+    #[test]
+    fn answered_letters_leave_the_disk_and_the_others_stay() {
+        let home = tempfile::tempdir().unwrap();
+        for first in [1, 301] {
+            open(home.path()).keep((first..first + 300).map(|n| letter("ehr", n)).collect()).unwrap();
+        }
+        let mut dead = open(home.path());
+        let answered: Vec<_> = (3..=600).map(Sequence).collect();
+        dead.strike_out(&upstream("ehr"), &answered).unwrap();
+        dead.tidy().unwrap();
+        let bytes: u64 = dead.files.values().sum();
+        assert!(bytes < 10_000, "{bytes}");
+        assert_eq!(sequences(&open(home.path()), "ehr"), [1, 2]);
+        dead.strike_out(&upstream("ehr"), &[Sequence(1), Sequence(2)]).unwrap();
+        dead.tidy().unwrap();
+        assert_eq!((dead.files.len(), open(home.path()).count()), (0, 0));
+    }
+
+    #[test]
+    fn files_of_many_starts_are_put_together_and_a_removal_cut_short_brings_nothing_back() {
+        let home = tempfile::tempdir().unwrap();
+        for n in 1..=12 {
+            open(home.path()).keep(vec![letter("ehr", n)]).unwrap();
+        }
+        let mut dead = open(home.path());
+        dead.strike_out(&upstream("ehr"), &[Sequence(12)]).unwrap();
+        let kept: Vec<_> = (1..=13).map(|n| (n, fs::read(dead.path(n)).unwrap())).collect();
+        dead.tidy().unwrap();
+        assert_eq!(dead.files.len(), 1);
+        for removed in 0..kept.len() {
+            kept.iter().skip(removed).for_each(|(n, bytes)| fs::write(dead.path(*n), bytes).unwrap());
+            assert_eq!(sequences(&open(home.path()), "ehr"), (1..=11).collect::<Vec<_>>(), "{removed}");
+            kept.iter().skip(removed).for_each(|(n, _)| fs::remove_file(dead.path(*n)).unwrap());
+        }
+    }
 }

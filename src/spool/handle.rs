@@ -3,6 +3,7 @@
 use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
 use crate::privacy::record::{Record, TreatmentId};
+use crate::spool::tools::{Place, Replayed, SpoolTools, Wanted};
 use crate::spool::{
     BatchLimit, Lane, Pruned, Retention, Sequence, Spool, SpoolError, SpoolStatus, Stored, Verdict,
 };
@@ -164,6 +165,32 @@ impl SpoolHandle {
         limit: BatchLimit,
     ) -> Result<Vec<Stored>, SpoolError> {
         self.calls.call(move |spool| spool.read_treatment(treatment, after, limit)).await
+    }
+
+    /// Asks or does something of [`SpoolTools`], in the spool's thread.
+    ///
+    /// # Errors
+    /// [`SpoolError`] of the act.
+    pub async fn tools<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut dyn SpoolTools) -> Result<T, SpoolError> + Send + 'static,
+    ) -> Result<T, SpoolError> {
+        self.calls.call(|spool| act(spool.tools())).await
+    }
+
+    /// See [`SpoolTools::replay`]; wakes the forwarders.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the settlement store cannot be written.
+    pub async fn replay(
+        &self,
+        wanted: Wanted,
+        after: Option<Place>,
+        limit: usize,
+    ) -> Result<Replayed, SpoolError> {
+        let replayed = self.tools(move |spool| spool.replay(&wanted, after.as_ref(), limit)).await?;
+        self.news.send_modify(|count| *count += 1);
+        Ok(replayed)
     }
 
     /// See [`Spool::prune`].
@@ -381,6 +408,9 @@ mod tests {
             limit: BatchLimit,
         ) -> Result<Vec<Stored>, SpoolError> {
             self.inner.read_treatment(treatment, after, limit)
+        }
+        fn tools(&mut self) -> &mut dyn SpoolTools {
+            self.inner.tools()
         }
         fn prune(&mut self, policy: Retention, now: Timestamp) -> Result<Pruned, SpoolError> {
             self.inner.prune(policy, now)

@@ -3,6 +3,8 @@
 //! Everything below a cursor is settled. Above it, sequences come in chunks of 256: a chunk nobody touched is not stored, a
 //! chunk all settled takes no more than its number, any other one has a mark per record.
 
+mod reopen;
+
 use crate::privacy::record::TreatmentId;
 use crate::spool::bytes::Reader;
 use crate::spool::{Counts, Lane, Sequence};
@@ -21,7 +23,6 @@ pub(crate) enum End {
     Lost,
     Erased,
     /// Removed unsent because the disk was full.
-    #[expect(dead_code, reason = "the disk steps will end records so")]
     Evicted,
 }
 
@@ -254,16 +255,19 @@ impl Ledger {
     }
 
     fn count(&mut self, end: End, records: u64) {
+        *self.counter(end) += records;
+    }
+
+    const fn counter(&mut self, end: End) -> &mut u64 {
         let [delivered, skipped, refused, lost, erased, evicted] = &mut self.ends;
-        let counter = match end {
+        match end {
             End::Delivered => delivered,
             End::Skipped => skipped,
             End::Refused => refused,
             End::Lost => lost,
             End::Erased => erased,
             End::Evicted => evicted,
-        };
-        *counter += records;
+        }
     }
 
     fn forget(&mut self, sequence: Sequence) {

@@ -1,9 +1,13 @@
 //! The spool without a disk: the model that the real one is held against, and the one for tests of its users.
 
+mod tools;
+
 use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
 use crate::privacy::record::{Record, TreatmentId};
+use crate::spool::letter::Refusal;
 use crate::spool::space::Space;
+use crate::spool::tools::SpoolTools;
 use crate::spool::{
     BatchLimit, Counts, Lane, Pruned, Retention, Sequence, Spool, SpoolError, SpoolStatus, StoreId, Stored,
     Verdict,
@@ -23,6 +27,8 @@ pub struct MemorySpool {
     /// Counts releases, so that a lease knows which of them came after it.
     releases: u64,
     released: BTreeMap<TreatmentId, u64>,
+    letters: BTreeMap<(UpstreamName, u64), (Refusal, Record)>,
+    heard: Timestamp,
 }
 
 #[derive(Debug)]
@@ -85,6 +91,8 @@ impl MemorySpool {
             upstreams: BTreeMap::new(),
             releases: 0,
             released: BTreeMap::new(),
+            letters: BTreeMap::new(),
+            heard: Timestamp::from_micros(0),
         };
         spool.configure(upstreams);
         spool
@@ -149,9 +157,8 @@ impl MemorySpool {
 
 impl Spool for MemorySpool {
     fn append(&mut self, batch: &[Record]) -> Result<Vec<Sequence>, SpoolError> {
-        if batch.is_empty() {
-            return Ok(Vec::new());
-        }
+        let Some(newest) = batch.last() else { return Ok(Vec::new()) };
+        self.heard = newest.origin().at;
         let full = |volume: &Volume| volume.sealed || volume.last + 1 - volume.first >= self.volume_records;
         if self.volumes.last().is_none_or(full) {
             self.start_volume();
@@ -195,7 +202,7 @@ impl Spool for MemorySpool {
             outbox.states.insert(*sequence, State::Leased { releases_before: releases });
         }
         let stored = |sequence: u64| {
-            let record = self.records.get(&sequence)?.clone();
+            let record = self.record(Sequence(sequence))?;
             Some(Stored { store, sequence: Sequence(sequence), record })
         };
         Ok(chosen.into_iter().filter_map(stored).collect())
@@ -206,6 +213,7 @@ impl Spool for MemorySpool {
         upstream: &UpstreamName,
         verdicts: &[(Sequence, Verdict)],
     ) -> Result<(), SpoolError> {
+        self.write_letters(upstream, verdicts);
         let released = self.released.clone();
         let outbox = self.outbox(upstream)?;
         for (Sequence(sequence), verdict) in verdicts {
@@ -261,7 +269,12 @@ impl Spool for MemorySpool {
             .collect())
     }
 
+    fn tools(&mut self) -> &mut dyn SpoolTools {
+        self
+    }
+
     fn prune(&mut self, policy: Retention, now: Timestamp) -> Result<Pruned, SpoolError> {
+        self.heard = now;
         let mut pruned = Pruned::default();
         let newest = self.volumes.last().map_or(0, |volume| volume.first);
         let (upstreams, records) = (&mut self.upstreams, &mut self.records);
@@ -291,7 +304,6 @@ impl Spool for MemorySpool {
     }
 
     fn status(&mut self) -> SpoolStatus {
-        let records = &self.records;
         let counts = |outbox: &Outbox| {
             let mut counts = Counts {
                 parts_delivered: outbox.parts_delivered,
@@ -303,7 +315,8 @@ impl Spool for MemorySpool {
                     State::Waiting { .. } | State::Leased { .. } => {
                         counts.waiting += 1;
                         if counts.oldest_waiting.is_none() {
-                            counts.oldest_waiting = records.get(sequence).map(|record| record.origin().at);
+                            let oldest = self.record(Sequence(*sequence));
+                            counts.oldest_waiting = oldest.map(|record| record.origin().at);
                         }
                     }
                     State::Held(_) => counts.held += 1,

@@ -9,13 +9,16 @@ pub mod frame;
 mod guard;
 pub mod handle;
 mod ledger;
+pub mod letter;
 mod lock;
+mod look;
 mod manifest;
 pub mod memory;
 #[cfg(test)]
 mod model_tests;
 mod opening;
 mod reading;
+mod replay;
 mod scan;
 mod settlement;
 mod shelf;
@@ -23,6 +26,7 @@ pub mod space;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod tools;
 pub mod verify;
 mod volume;
 mod writing;
@@ -32,6 +36,7 @@ use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
 use crate::privacy::record::{Record, TreatmentId};
 use crate::spool::space::Space;
+use crate::spool::tools::SpoolTools;
 use chairside_drivers::kit::time::Tick;
 use std::fmt;
 use std::sync::Arc;
@@ -336,6 +341,8 @@ pub trait Spool: Send {
         after: Sequence,
         limit: BatchLimit,
     ) -> Result<Vec<Stored>, SpoolError>;
+    /// What people ask of it.
+    fn tools(&mut self) -> &mut dyn SpoolTools;
     /// Removes volumes that every upstream has settled and that are past their retention.
     ///
     /// # Errors

@@ -77,12 +77,13 @@ impl SledSpool {
             manifest,
             current: None,
             settlement,
-            dead: DeadLetters::new(home, &disk),
+            dead: DeadLetters::open(home, &disk)?,
             shelf: Shelf::default(),
             resting_bytes: 0,
             failures: 0,
             broken: None,
             oldest: BTreeMap::new(),
+            heard: now,
             disk,
             _lock: lock,
         };
@@ -103,14 +104,19 @@ impl SledSpool {
                 self.contents.upstreams.push(UpstreamEntry { name: name.clone(), start });
             }
         }
-        let mut next = 1;
+        let (mut next, mut gone) = (1, Vec::new());
         for volume in &self.contents.volumes {
             if volume.first > next {
-                self.settlement.without_volume(next, volume.first - 1);
+                gone.push((next, volume.first - 1));
             }
             next = next.max(volume.last + 1);
         }
-        self.settlement.without_volume(next, self.contents.last);
+        gone.push((next, self.contents.last));
+        // A record that waits to be sent again may have its only copy in a dead letter.
+        for (first, last) in gone.into_iter().flat_map(|(first, last)| self.dead.without_letters(first, last))
+        {
+            self.settlement.without_volume(first, last);
+        }
         for (number, index) in scanned {
             let entry = self.contents.volumes.iter().find(|volume| volume.number == number);
             if !index.is_complete() && entry.is_some_and(|entry| entry.set_aside.is_none()) {

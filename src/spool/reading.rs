@@ -11,6 +11,14 @@ use crate::spool::{Sequence, SpoolError, Stored};
 impl SledSpool {
     /// The frames of these sequences, in ascending order; `None` for what is lost.
     pub(super) fn frames(&mut self, wanted: &[Sequence]) -> Result<Vec<Option<Vec<u8>>>, SpoolError> {
+        let mut frames = self.frames_in_volumes(wanted)?;
+        // What an upstream refused has a copy that outlives the volume.
+        let missing = wanted.iter().zip(&mut frames).filter(|(_, frame)| frame.is_none());
+        missing.for_each(|(sequence, frame)| *frame = self.dead.frame(*sequence));
+        Ok(frames)
+    }
+
+    fn frames_in_volumes(&mut self, wanted: &[Sequence]) -> Result<Vec<Option<Vec<u8>>>, SpoolError> {
         let mut frames = Vec::with_capacity(wanted.len());
         let mut rest = wanted;
         while let Some(Sequence(next)) = rest.first().copied() {
@@ -76,7 +84,8 @@ impl SledSpool {
             found = index.found(),
             "a volume is incomplete and was set aside"
         );
-        index.missing().for_each(|sequence| self.settlement.lose(sequence));
+        let lost = index.missing().filter(|sequence| !self.dead.holds(*sequence));
+        lost.for_each(|sequence| self.settlement.lose(sequence));
         self.settlement.write()?;
         self.commit_both()
     }
@@ -129,7 +138,8 @@ impl SledSpool {
     /// Whether a record is the one that was asked for.
     pub(super) fn belongs(&self, stored: &Stored, sequence: Sequence) -> bool {
         let place = self.contents.volumes.partition_point(|volume| volume.last < sequence.0);
-        let store = self.contents.volumes.get(place).map(|volume| volume.store);
-        stored.sequence == sequence && Some(stored.store) == store
+        let volume = self.contents.volumes.get(place).filter(|volume| volume.first <= sequence.0);
+        // Without a volume only a dead letter can have given it.
+        stored.sequence == sequence && volume.is_none_or(|volume| volume.store == stored.store)
     }
 }

@@ -8,7 +8,9 @@ use crate::privacy::record::TreatmentId;
 use crate::spool::bytes::{checked, with_checksum};
 use crate::spool::disk::Disk;
 use crate::spool::ledger::{End, Ledger};
+use crate::spool::letter::Refusal;
 use crate::spool::manifest::UpstreamEntry;
+use crate::spool::tools::Standing;
 use crate::spool::volume::{Database, Row};
 use crate::spool::{Sequence, SpoolError, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
@@ -176,6 +178,23 @@ impl Settlement {
             self.released = released;
         }
         Ok(())
+    }
+
+    /// Opens a refused record again; false when it waits already.
+    pub(crate) fn reopen(
+        &mut self,
+        upstream: &UpstreamName,
+        sequence: Sequence,
+        refusal: &Refusal,
+    ) -> Result<bool, SpoolError> {
+        let ended = if refusal.is_whole() { End::Refused } else { End::Delivered };
+        let (taken, refused) = (u64::from(refusal.parts_taken), u64::from(refusal.parts_refused));
+        Ok(self.ledger(upstream)?.reopen(sequence, ended, taken, refused))
+    }
+
+    /// Where a record stands at each upstream of the configuration.
+    pub(crate) fn standings(&self, sequence: Sequence) -> Vec<(UpstreamName, Standing)> {
+        self.ledgers().map(|(name, ledger)| (name.clone(), ledger.standing(sequence))).collect()
     }
 
     /// What was held for this treatment may be leased again.

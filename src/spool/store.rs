@@ -7,7 +7,7 @@ use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
 use crate::privacy::keyring::DataKeys;
 use crate::privacy::record::{Record, TreatmentId};
-use crate::spool::dead::{DeadLetters, is_refusal, letter};
+use crate::spool::dead::DeadLetters;
 use crate::spool::disk::{Disk, Faults};
 use crate::spool::frame::{Header, Opener, Sealer};
 use crate::spool::lock::Lock;
@@ -16,6 +16,7 @@ use crate::spool::scan::digest;
 use crate::spool::settlement::Settlement;
 use crate::spool::shelf::Shelf;
 use crate::spool::space::Space;
+use crate::spool::tools::SpoolTools;
 use crate::spool::volume::{Database, pack};
 use crate::spool::{
     BatchLimit, Lane, Pruned, Retention, Sequence, SetAside, Spool, SpoolError, SpoolStatus, StoreId, Stored,
@@ -82,6 +83,8 @@ pub struct SledSpool {
     pub(super) broken: Option<SpoolError>,
     /// Capture times of records that were the oldest waiting when somebody last asked.
     pub(super) oldest: BTreeMap<u64, Timestamp>,
+    /// The newest time anybody told: of a capture, or of upkeep.
+    pub(super) heard: Timestamp,
     /// Let go last.
     pub(super) _lock: Lock,
 }
@@ -101,33 +104,6 @@ impl SledSpool {
 
     pub(super) fn usable(&self) -> Result<(), SpoolError> {
         self.broken.clone().map_or(Ok(()), Err)
-    }
-
-    /// Writes the dead letters that these verdicts ask for.
-    fn write_letters(
-        &mut self,
-        upstream: &UpstreamName,
-        verdicts: &[(Sequence, Verdict)],
-    ) -> Result<(), SpoolError> {
-        let ledger = self.settlement.ledger(upstream)?;
-        let mut refused: Vec<_> = verdicts
-            .iter()
-            .filter(|(sequence, verdict)| is_refusal(verdict) && !ledger.is_settled(*sequence))
-            .collect();
-        if refused.is_empty() {
-            return Ok(());
-        }
-        refused.sort_by_key(|(sequence, _)| *sequence);
-        let wanted: Vec<_> = refused.iter().map(|(sequence, _)| *sequence).collect();
-        let frames = self.frames(&wanted)?;
-        let letters = refused
-            .into_iter()
-            .zip(frames)
-            .map(|((sequence, verdict), frame)| {
-                letter(upstream, *sequence, verdict, &frame.unwrap_or_default())
-            })
-            .collect();
-        self.dead.keep(letters)
     }
 
     fn remove_volumes(&mut self, expired: &[u64]) -> Result<(), SpoolError> {
@@ -157,6 +133,7 @@ impl Spool for SledSpool {
     fn append(&mut self, batch: &[Record]) -> Result<Vec<Sequence>, SpoolError> {
         self.usable()?;
         let Some(newest) = batch.last() else { return Ok(Vec::new()) };
+        self.heard = newest.origin().at;
         let first = self.contents.last + 1;
         let frames = (first..)
             .zip(batch)
@@ -206,8 +183,11 @@ impl Spool for SledSpool {
         verdicts: &[(Sequence, Verdict)],
     ) -> Result<(), SpoolError> {
         self.write_letters(upstream, verdicts)?;
+        let answered = self.answered(upstream, verdicts)?;
         self.settlement.settle(upstream, verdicts)?;
-        self.settlement.write()
+        self.settlement.write()?;
+        // A letter that stays behind is only sent once more, which changes nothing at the upstream.
+        self.dead.strike_out(upstream, &answered)
     }
 
     fn release(&mut self, treatment: TreatmentId) -> Result<(), SpoolError> {
@@ -245,7 +225,13 @@ impl Spool for SledSpool {
         Ok(found)
     }
 
+    fn tools(&mut self) -> &mut dyn SpoolTools {
+        self
+    }
+
     fn prune(&mut self, policy: Retention, now: Timestamp) -> Result<Pruned, SpoolError> {
+        self.heard = now;
+        self.dead.tidy()?;
         self.options.max_bytes = policy.max_bytes;
         let newest = self.contents.volumes.last().map_or(0, |volume| volume.number);
         let (mut expired, mut pruned, mut noted) = (Vec::new(), Pruned::default(), false);
@@ -316,7 +302,6 @@ impl Spool for SledSpool {
 
     fn close(&mut self) -> Result<(), SpoolError> {
         self.settlement.close()?;
-        self.dead.close()?;
         self.usable()?;
         if let (Some(volume), Some(entry)) = (self.current.take(), self.contents.volumes.last_mut()) {
             self.shelf.write_spans(&self.home, entry.number, entry.last);

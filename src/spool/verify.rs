@@ -1,6 +1,7 @@
 //! Holds the spool of a stopped gateway against its manifest, and changes nothing.
 
 use crate::privacy::keyring::DataKeys;
+use crate::spool::dead::DeadLetters;
 use crate::spool::disk::{Disk, free, refusal, used};
 use crate::spool::frame::Opener;
 use crate::spool::lock::Lock;
@@ -27,6 +28,10 @@ pub struct Verification {
     pub volumes: Vec<VolumeCheck>,
     /// Folders of volumes that it does not name.
     pub unnamed: u32,
+    /// Dead letters.
+    pub letters: u64,
+    /// Places in the files of dead letters that hold nothing that can be read.
+    pub letters_damaged: u64,
 }
 
 /// One volume.
@@ -48,7 +53,8 @@ impl Verification {
     /// Whether everything is there that must be.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.manifest && self.volumes.iter().all(|volume| volume.found >= volume.expected)
+        let letters = self.letters_damaged == 0;
+        self.manifest && letters && self.volumes.iter().all(|volume| volume.found >= volume.expected)
     }
 }
 
@@ -113,6 +119,8 @@ fn copy_files(home: &Path, copy: &Path) -> std::io::Result<()> {
 pub fn verify(home: &Path, keys: &dyn DataKeys) -> Result<Verification, SpoolError> {
     let _lock = Lock::take(home)?;
     let folders = volume_folders(home)?;
+    let dead = DeadLetters::open(home, &Disk::default())?;
+    let (letters, letters_damaged) = (dead.count(), dead.damaged());
     let contents = match read(home)? {
         Found::Manifest(contents, _) => contents,
         Found::Nothing if folders.is_empty() => {
@@ -120,7 +128,7 @@ pub fn verify(home: &Path, keys: &dyn DataKeys) -> Result<Verification, SpoolErr
         }
         Found::Nothing | Found::Damaged => {
             let unnamed = u32::try_from(folders.len()).unwrap_or(u32::MAX);
-            return Ok(Verification { unnamed, ..Verification::default() });
+            return Ok(Verification { unnamed, letters, letters_damaged, ..Verification::default() });
         }
     };
     let newest = contents.volumes.last().map_or(0, |volume| volume.number);
@@ -148,5 +156,7 @@ pub fn verify(home: &Path, keys: &dyn DataKeys) -> Result<Verification, SpoolErr
         last: contents.last,
         volumes: checks,
         unnamed: u32::try_from(unnamed).unwrap_or(u32::MAX),
+        letters,
+        letters_damaged,
     })
 }

@@ -420,6 +420,9 @@ impl crate::spool::Spool for Sulking {
     ) -> Result<Vec<Stored>, SpoolError> {
         self.inner.read_treatment(treatment, after, limit)
     }
+    fn tools(&mut self) -> &mut dyn crate::spool::tools::SpoolTools {
+        self.inner.tools()
+    }
     fn prune(
         &mut self,
         policy: crate::spool::Retention,
