@@ -336,7 +336,15 @@ impl Sealing {
         }
         self.progress = Some((elapsed, moment.tick));
         let chair = self.chair.name.clone();
-        self.seats(move |seats| seats.progress(&chair, moment.at, elapsed)).await
+        let Some(seated) = self.seats(move |seats| seats.progress(&chair, moment.at, elapsed)).await? else {
+            return Ok(());
+        };
+        tracing::info!(
+            chair = self.chair.name.as_str(),
+            treatment = ?seated.release,
+            "the machine began the treatment that a patient was seated for"
+        );
+        self.follow(&seated, moment).await
     }
 
     async fn seat(&mut self, request: SeatRequest) -> Result<(), Cause> {
@@ -379,11 +387,11 @@ impl Sealing {
         }
         self.urgency = Urgency::Now;
         self.write().await?;
-        if let Some(correction) = seated.correction {
-            self.correct(correction, moment).await?;
-        }
-        if let Some(treatment) = seated.release {
-            self.shared.spool.release(treatment).await?;
+        for rebound in seated.rebound() {
+            if let Some(correction) = rebound.correction {
+                self.correct(correction, moment).await?;
+            }
+            self.shared.spool.release(rebound.treatment).await?;
         }
         Ok(())
     }

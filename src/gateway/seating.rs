@@ -46,7 +46,7 @@ pub(super) const fn word(outcome: SeatOutcome) -> &'static str {
         SeatOutcome::BoundLate { .. } => "bound_late",
         SeatOutcome::Waiting { .. } => "waiting",
         SeatOutcome::AlreadySeated => "already_seated",
-        SeatOutcome::Changed => "changed",
+        SeatOutcome::Changed { .. } => "changed",
         SeatOutcome::Corrected { .. } => "corrected",
         SeatOutcome::Unseated => "unseated",
         SeatOutcome::WaitingCancelled => "waiting_cancelled",
@@ -71,9 +71,14 @@ pub(super) fn sentence(chair: &str, outcome: SeatOutcome, zone: &TimeZone) -> St
             time(until)
         ),
         SeatOutcome::AlreadySeated => "this patient is seated already; nothing changed".to_owned(),
-        SeatOutcome::Changed => {
-            "another patient was seated; that treatment has ended and this patient's begins now. \
-             If it was this patient all along, use --correct"
+        SeatOutcome::Changed { until: Some(until) } => format!(
+            "another patient was seated; that treatment has ended. The next one that the machine begins before {} is \
+             this patient's. If this patient is on the machine already, use --correct",
+            time(until)
+        ),
+        SeatOutcome::Changed { until: None } => {
+            "another patient was seated; that treatment has ended, and what follows is held. Seat again once this \
+             patient's treatment has begun. If this patient is on the machine already, use --correct"
                 .to_owned()
         }
         SeatOutcome::Corrected { since } => format!(
@@ -81,7 +86,7 @@ pub(super) fn sentence(chair: &str, outcome: SeatOutcome, zone: &TimeZone) -> St
             time(since)
         ),
         SeatOutcome::Unseated => {
-            "patient unseated; what follows is held until a patient is seated".to_owned()
+            "patient unseated; what follows is held, and a seat from now on is for the next treatment".to_owned()
         }
         SeatOutcome::WaitingCancelled => "the patient seated for the next treatment is unseated".to_owned(),
         SeatOutcome::NobodySeated => "nobody was seated; nothing changed".to_owned(),

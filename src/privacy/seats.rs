@@ -3,6 +3,7 @@
 //! A record names its treatment; the binding says, apart from it and sealed in the keyring, which patient that is. So a
 //! late or corrected seat changes one binding and rewrites no record. Everything here is durable before it returns.
 
+mod early;
 mod rules;
 
 use super::keyring::state::{Chair, State};
@@ -77,6 +78,25 @@ pub struct Seated {
     pub started: Option<TreatmentId>,
     /// What was sent under the old revision has to be rewritten: append this.
     pub correction: Option<Correction>,
+    /// A correction may reach the treatment before as well, where a seat had cut one treatment of the machine in two.
+    pub also: Option<Rebound>,
+}
+
+/// A treatment that became somebody else's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rebound {
+    /// Its held records may go out now.
+    pub treatment: TreatmentId,
+    /// What was sent under the old revision has to be rewritten: append this.
+    pub correction: Option<Correction>,
+}
+
+impl Seated {
+    /// Every treatment that became somebody else's.
+    pub fn rebound(&self) -> impl Iterator<Item = Rebound> {
+        let release = self.release.map(|treatment| Rebound { treatment, correction: self.correction });
+        release.into_iter().chain(self.also)
+    }
 }
 
 /// What an act of seating did, for the person who acted.
@@ -101,8 +121,12 @@ pub enum SeatOutcome {
     },
     /// This patient was seated already.
     AlreadySeated,
-    /// Another patient was seated: that treatment ended and the patient's own began.
-    Changed,
+    /// Another patient was seated: that treatment ended. What the machine goes on with is nobody's; the treatment that it
+    /// begins next is this patient's.
+    Changed {
+        /// The seat is void after this; `None` where the machine shows no time that could tell when the next one begins.
+        until: Option<Timestamp>,
+    },
     /// The treatment was another patient's by mistake and is this patient's now, from its start.
     Corrected {
         /// Its start.
@@ -215,7 +239,9 @@ impl Seats {
     /// Until when a seat waits for the chair's next treatment.
     #[must_use]
     pub fn waiting(&self, chair: &ChairName, at: Timestamp) -> Option<Timestamp> {
-        let waiting = self.keyring.state().chairs.get(chair)?.waiting?;
+        let state = self.keyring.state();
+        let known = state.chairs.get(chair)?;
+        let waiting = known.waiting.or_else(|| known.early?.seat)?;
         rules::waits(waiting, at).then(|| waiting.since.after(WAITS))
     }
 
@@ -224,6 +250,8 @@ impl Seats {
     /// treatment that is not heard of for twenty minutes is over for the next seat. It is written at once the first time and
     /// then every five minutes, for all chairs together.
     ///
+    /// What comes back is a seat that the machine's word made good: it came while the treatment before seemed to run.
+    ///
     /// # Errors
     /// [`KeyringError`] when it was due and cannot be made durable.
     pub fn progress(
@@ -231,23 +259,29 @@ impl Seats {
         chair: &ChairName,
         at: Timestamp,
         elapsed: impl Into<Option<Decimal>>,
-    ) -> Result<(), KeyringError> {
+    ) -> Result<Option<Seated>, KeyringError> {
         let elapsed = elapsed.into();
         let mut live = self.live();
         let state = self.keyring.state();
         let Some(Chair { running: Some(id), progress: durable, .. }) = state.chairs.get(chair) else {
-            return Ok(());
+            return Ok(None);
         };
         live.settled.insert(*id);
         live.heard.insert(*id, (at, elapsed));
         let age = live.written.and_then(|written| rules::age(at, written));
         let is_known = durable.is_some() || elapsed.is_none();
-        if is_known && age.is_some_and(|age| age < PROGRESS_EVERY) {
-            return Ok(());
+        if !is_known || age.is_none_or(|age| age >= PROGRESS_EVERY) {
+            self.write_progress(&live)?;
+            live.written = Some(at);
         }
-        self.write_progress(&live)?;
-        live.written = Some(at);
-        Ok(())
+        let Some(elapsed) = elapsed.filter(|elapsed| early::is_news(&self.keyring.state(), chair, *elapsed))
+        else {
+            return Ok(None);
+        };
+        self.keyring.change(|state| {
+            let seated = early::hear(state, chair, elapsed);
+            Ok(seated.map(|seated| self.announce(state, seated)))
+        })
     }
 
     /// Writes the progress of all chairs now: when the gateway stops in an orderly way.
@@ -269,9 +303,9 @@ impl Seats {
         at: Timestamp,
     ) -> Result<Seated, SeatError> {
         let number = RecordNumber::parse(&record_number)?;
-        self.act(chair, at, |state, settled| {
+        self.act(chair, at, |state, word| {
             let row = rules::row(state, &number)?;
-            rules::seat(state, chair, row, at, settled)
+            rules::seat(state, chair, row, word)
         })
     }
 
@@ -287,9 +321,9 @@ impl Seats {
         keep_delivered: Duration,
     ) -> Result<Seated, SeatError> {
         let number = RecordNumber::parse(&record_number)?;
-        self.act(chair, at, |state, settled| {
+        self.act(chair, at, |state, word| {
             let row = rules::row(state, &number)?;
-            rules::correct(state, chair, row, at, keep_delivered, settled)
+            rules::correct(state, chair, row, word, keep_delivered)
         })
     }
 
@@ -298,7 +332,7 @@ impl Seats {
     /// # Errors
     /// [`SeatError`] when it cannot be made durable; then nothing has changed.
     pub fn unseat(&self, chair: &ChairName, at: Timestamp) -> Result<Seated, SeatError> {
-        self.act(chair, at, |state, settled| rules::unseat(state, chair, at, settled))
+        self.act(chair, at, |state, word| rules::unseat(state, chair, word))
     }
 
     /// Drops seats that waited too long. To be called now and then: a seat that nobody needs is not kept.
@@ -337,26 +371,21 @@ impl Seats {
         &self,
         chair: &ChairName,
         at: Timestamp,
-        act: impl FnOnce(&mut State, rules::Settled) -> Result<Seated, SeatError>,
+        act: impl FnOnce(&mut State, rules::Word) -> Result<Seated, SeatError>,
     ) -> Result<Seated, SeatError> {
         let mut live = self.live();
         let word = live.word(self.running_id(chair), at);
         let seated = self.keyring.change(|state| {
             rules::purge(state, at);
             let over = rules::end_if_over(state, chair, word);
-            let mut seated = act(state, word.settled)?;
+            let mut seated = act(state, word)?;
             if let Some(over) = over {
                 seated.ended = Some(over);
                 if seated.outcome == SeatOutcome::NobodySeated {
                     seated.outcome = SeatOutcome::Unseated;
                 }
             }
-            // Under the hold policy nothing went out under revision 0, so there is nothing to rewrite.
-            if self.unseated == Unseated::Hold {
-                seated.correction = seated.correction.filter(|correction| correction.old.0 > 0);
-            }
-            state.untold.extend(seated.correction);
-            Ok::<_, SeatError>(seated)
+            Ok::<_, SeatError>(self.announce(state, seated))
         })?;
         if word.settled == rules::Settled::Yes {
             live.settled.extend(seated.started);
@@ -368,6 +397,18 @@ impl Seats {
         }
         live.forget(seated.ended);
         Ok(seated)
+    }
+
+    /// Notes the corrections that the spool has to be told. Under the hold policy nothing went out under revision 0, so there
+    /// is nothing to rewrite.
+    fn announce(&self, state: &mut State, mut seated: Seated) -> Seated {
+        let due = |correction: &Correction| self.unseated == Unseated::Machine || correction.old.0 > 0;
+        seated.correction = seated.correction.filter(due);
+        if let Some(also) = &mut seated.also {
+            also.correction = also.correction.filter(due);
+        }
+        state.untold.extend(seated.rebound().filter_map(|rebound| rebound.correction));
+        seated
     }
 
     fn running_id(&self, chair: &ChairName) -> Option<TreatmentId> {
@@ -398,8 +439,9 @@ impl Live {
 
     /// What is known of the running treatment at this time.
     fn word(&self, running: Option<TreatmentId>, at: Timestamp) -> rules::Word {
-        let heard = running.and_then(|id| self.heard.get(&id)).map(|(at, _)| *at);
-        rules::Word { at, heard, settled: self.settled(running) }
+        let known = running.and_then(|id| self.heard.get(&id));
+        let (heard, elapsed) = (known.map(|(at, _)| *at), known.and_then(|(_, elapsed)| *elapsed));
+        rules::Word { at, heard, elapsed, settled: self.settled(running) }
     }
 
     fn progress(&self, id: TreatmentId) -> Option<(Timestamp, Decimal)> {
@@ -415,6 +457,8 @@ impl Live {
     }
 }
 
+#[cfg(test)]
+mod early_tests;
 #[cfg(test)]
 mod schedule_tests;
 #[cfg(test)]

@@ -113,6 +113,32 @@ async fn nothing_of_the_first_patient_reaches_the_second_not_even_a_repeated_blo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_patient_seated_before_the_last_one_is_seen_to_leave_has_the_next_treatment_and_nothing_of_the_last()
+ {
+    let ward = Ward::open().await;
+    let gateway = ward.home.ready("debug");
+    ward.begin(&gateway, 1);
+    ward.seat(&["seat", "chair-1"], "1001");
+    ward.machine.show(|screen| (screen.elapsed_min, screen.venous) = (54, 181));
+    let first = ward.next_patient(&[]).await;
+    ward.receiver.until("the first one's time", |it| with_value(it, &first, 54) > 0).await;
+    // The first one leaves while nobody is asked.
+    ward.machine.show(|screen| (screen.mute, screen.in_treatment) = (true, false));
+    let said = ward.seat(&["seat", "chair-1"], "1002");
+    assert!(said.contains("The next one that the machine begins before"), "{said}");
+    ward.machine.show(|screen| screen.mute = false);
+    gateway.until_count("its end", 1, |line| line.contains("treatment ended"));
+
+    ward.machine.show(|screen| screen.venous = 192);
+    ward.begin(&gateway, 2);
+    let second = ward.next_patient(&[&first]).await;
+    ward.receiver.until("the second one's readings", |it| with_value(it, &second, 192) > 0).await;
+    gateway.stop();
+    let all = ward.receiver.resources();
+    assert_eq!((with_value(&all, &first, 192), with_value(&all, &second, 181)), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readings_without_a_seat_are_held_and_then_go_to_the_right_patient() {
     let ward = Ward::open().await;
     let gateway = ward.home.ready("debug");

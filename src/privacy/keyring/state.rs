@@ -52,6 +52,25 @@ pub(in crate::privacy) struct Chair {
     pub(in crate::privacy) progress: Option<(Timestamp, Decimal)>,
     /// A seat that waits for the chair's next treatment.
     pub(in crate::privacy) waiting: Option<Waiting>,
+    /// A seat that came while another patient's treatment ran.
+    pub(in crate::privacy) early: Option<Early>,
+    /// No late seat reaches the last treatment: it is of two words, or the clock cannot tell how long ago it ended.
+    pub(in crate::privacy) late_closed: bool,
+    /// By how many microseconds the wall clock was set forward since the running treatment began.
+    pub(in crate::privacy) stepped: i64,
+}
+
+/// A seat that came while another patient's treatment ran: it is for the treatment that the machine begins next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::privacy) struct Early {
+    /// The treatment that ran, up to the seat.
+    pub(in crate::privacy) before: TreatmentId,
+    /// What ran on from the seat: of two words, so nobody's.
+    pub(in crate::privacy) piece: TreatmentId,
+    /// Whom the seat is for, and since when; `None` once it is void.
+    pub(in crate::privacy) seat: Option<Waiting>,
+    /// The least elapsed time that the machine showed in the piece; the treatment that comes next shows less.
+    pub(in crate::privacy) elapsed: Option<Decimal>,
 }
 
 /// A seat that waits for the chair's next treatment.
@@ -82,7 +101,10 @@ const RUNNING: u8 = 1;
 const LAST: u8 = 1 << 1;
 const PROGRESS: u8 = 1 << 2;
 const WAITING: u8 = 1 << 3;
-const FLAGS: u8 = 0b1111;
+const EARLY: u8 = 1 << 4;
+const EARLY_SEAT: u8 = 1 << 5;
+const LATE_CLOSED: u8 = 1 << 6;
+const FLAGS: u8 = 0b111_1111;
 
 impl State {
     /// New keys and nothing else.
@@ -106,7 +128,7 @@ impl State {
             + self.patients.len() * 48
             + self.treatments.len() * 216
             + bindings * 16
-            + self.chairs.len() * 160
+            + self.chairs.len() * 260
             + self.untold.len() * 26;
         let mut out = Zeroizing::new(Vec::with_capacity(room));
         out.extend_from_slice(self.lookup.as_bytes());
@@ -220,20 +242,43 @@ fn put_chair(out: &mut Vec<u8>, chair: &Chair) {
         flag(chair.running.is_some(), RUNNING)
             | flag(chair.last.is_some(), LAST)
             | flag(chair.progress.is_some(), PROGRESS)
-            | flag(chair.waiting.is_some(), WAITING),
+            | flag(chair.waiting.is_some(), WAITING)
+            | flag(chair.early.is_some(), EARLY)
+            | flag(chair.early.is_some_and(|early| early.seat.is_some()), EARLY_SEAT)
+            | flag(chair.late_closed, LATE_CLOSED),
     );
+    out.put_zigzag(chair.stepped);
     for id in [chair.running, chair.last].into_iter().flatten() {
         out.extend_from_slice(id.as_bytes());
     }
     if let Some((at, elapsed)) = chair.progress {
         out.put_zigzag(at.as_micros());
-        out.put_zigzag(elapsed.mantissa());
-        out.push(elapsed.scale());
+        put_decimal(out, elapsed);
     }
-    if let Some(Waiting { row, since }) = chair.waiting {
-        out.extend_from_slice(&row.0);
-        out.put_zigzag(since.as_micros());
+    if let Some(waiting) = chair.waiting {
+        put_waiting(out, waiting);
     }
+    if let Some(early) = chair.early {
+        out.extend_from_slice(early.before.as_bytes());
+        out.extend_from_slice(early.piece.as_bytes());
+        if let Some(seat) = early.seat {
+            put_waiting(out, seat);
+        }
+        out.push(u8::from(early.elapsed.is_some()));
+        if let Some(elapsed) = early.elapsed {
+            put_decimal(out, elapsed);
+        }
+    }
+}
+
+fn put_waiting(out: &mut Vec<u8>, Waiting { row, since }: Waiting) {
+    out.extend_from_slice(&row.0);
+    out.put_zigzag(since.as_micros());
+}
+
+fn put_decimal(out: &mut Vec<u8>, number: Decimal) {
+    out.put_zigzag(number.mantissa());
+    out.push(number.scale());
 }
 
 fn chair(from: &mut Reader<'_>) -> Result<Chair, ReadError> {
@@ -241,7 +286,11 @@ fn chair(from: &mut Reader<'_>) -> Result<Chair, ReadError> {
     if flags & !FLAGS != 0 {
         return Err(ReadError::Number("chair flags"));
     }
-    let mut chair = Chair::default();
+    let mut chair = Chair {
+        late_closed: flags & LATE_CLOSED != 0,
+        stepped: from.zigzag("clock steps")?,
+        ..Chair::default()
+    };
     if flags & RUNNING != 0 {
         chair.running = Some(TreatmentId::from_bytes(from.array("running treatment")?));
     }
@@ -250,15 +299,33 @@ fn chair(from: &mut Reader<'_>) -> Result<Chair, ReadError> {
     }
     if flags & PROGRESS != 0 {
         let at = timestamp(from, "progress time")?;
-        let mantissa = from.zigzag("elapsed time")?;
-        let elapsed = Decimal::new(mantissa, from.byte("elapsed scale")?);
-        chair.progress = Some((at, elapsed.ok_or(ReadError::Number("elapsed scale"))?));
+        chair.progress = Some((at, decimal(from)?));
     }
     if flags & WAITING != 0 {
-        let row = RowId(from.array("waiting row")?);
-        chair.waiting = Some(Waiting { row, since: timestamp(from, "waiting since")? });
+        chair.waiting = Some(waiting(from)?);
+    }
+    if flags & EARLY != 0 {
+        let before = TreatmentId::from_bytes(from.array("treatment before")?);
+        let piece = TreatmentId::from_bytes(from.array("treatment since the seat")?);
+        let seat = if flags & EARLY_SEAT != 0 { Some(waiting(from)?) } else { None };
+        let elapsed = match from.byte("elapsed flag")? {
+            0 => None,
+            1 => Some(decimal(from)?),
+            _ => return Err(ReadError::Number("elapsed flag")),
+        };
+        chair.early = Some(Early { before, piece, seat, elapsed });
     }
     Ok(chair)
+}
+
+fn waiting(from: &mut Reader<'_>) -> Result<Waiting, ReadError> {
+    let row = RowId(from.array("waiting row")?);
+    Ok(Waiting { row, since: timestamp(from, "waiting since")? })
+}
+
+fn decimal(from: &mut Reader<'_>) -> Result<Decimal, ReadError> {
+    let mantissa = from.zigzag("elapsed time")?;
+    Decimal::new(mantissa, from.byte("elapsed scale")?).ok_or(ReadError::Number("elapsed scale"))
 }
 
 fn chair_name(from: &mut Reader<'_>) -> Result<ChairName, ReadError> {
@@ -301,6 +368,14 @@ mod tests {
                 last: Some(id),
                 progress: Some((Timestamp::from_micros(i64::MIN), Decimal::new(i64::MIN, 18).unwrap())),
                 waiting: Some(Waiting { row: RowId([3; 16]), since: Timestamp::from_micros(i64::MAX) }),
+                early: Some(Early {
+                    before: id,
+                    piece: id,
+                    seat: Some(Waiting { row: RowId([3; 16]), since: Timestamp::from_micros(i64::MIN) }),
+                    elapsed: Decimal::new(i64::MIN, 18),
+                }),
+                late_closed: true,
+                stepped: i64::MIN,
             },
         );
         state.untold.push(Correction { treatment: id, old: Revision(u32::MAX - 1), new: Revision(u32::MAX) });
@@ -312,7 +387,7 @@ mod tests {
         let state = full();
         let bytes = state.encode();
         assert!(State::decode(&bytes) == Ok(state.clone()));
-        assert!(bytes.len() <= 128 + 98 + 48 + 2 * 216 + 3 * 16 + 2 * 160 + 26, "{}", bytes.len());
+        assert!(bytes.len() <= 128 + 98 + 48 + 2 * 216 + 3 * 16 + 2 * 260 + 26, "{}", bytes.len());
     }
 
     #[test]

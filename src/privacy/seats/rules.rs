@@ -1,13 +1,15 @@
 //! The rules of seating, on the keyring's state and without a clock, a disk or a lock.
 
-use super::{LATE, LONGEST, SeatError, SeatOutcome, Seated, WAITS};
+use super::early;
+use super::{LATE, LONGEST, Rebound, SeatError, SeatOutcome, Seated, WAITS};
 use crate::model::name::{ChairName, MachineName};
 use crate::model::time::Timestamp;
 use crate::privacy::crypto::{Refused, Secret, random};
 use crate::privacy::keyring::KeyringError;
-use crate::privacy::keyring::state::{RowId, State, Treatment, Waiting};
+use crate::privacy::keyring::state::{Early, RowId, State, Treatment, Waiting};
 use crate::privacy::record::{Correction, TreatmentId};
 use crate::privacy::record_number::RecordNumber;
+use chairside_drivers::kit::decimal::Decimal;
 use std::time::Duration;
 
 /// Whether the machine has confirmed the running treatment since the process started.
@@ -52,6 +54,8 @@ pub(super) struct Word {
     pub(super) at: Timestamp,
     /// When this process last saw the running treatment treating, where it did.
     pub(super) heard: Option<Timestamp>,
+    /// The elapsed time that the machine last showed in it.
+    pub(super) elapsed: Option<Decimal>,
     pub(super) settled: Settled,
 }
 
@@ -65,6 +69,7 @@ pub(super) fn start(
     let id = begin(state, chair, machine, word.at)?;
     let known = state.chairs.entry(chair.clone()).or_default();
     known.progress = None;
+    known.early = known.early.filter(|early| early.seat.is_some_and(|seat| waits(seat, word.at)));
     let waiting = known.waiting.take().filter(|waiting| waits(*waiting, word.at));
     bind(state, id, waiting.map(|waiting| waiting.row));
     Ok(id)
@@ -99,11 +104,13 @@ pub(super) fn seat(
     state: &mut State,
     chair: &ChairName,
     row: RowId,
-    at: Timestamp,
-    settled: Settled,
+    word: Word,
 ) -> Result<Seated, SeatError> {
+    let Word { at, settled, .. } = word;
     void_behind_running(state, chair, settled);
+    let is_early = early::stands(state, chair, at);
     match standing(state, chair, at, settled) {
+        Standing::Idle if is_early => Ok(early::renew(state, chair, row, at)),
         Standing::Idle => Ok(seat_idle(state, chair, row, at)),
         Standing::Over(_) => Ok(wait(state, chair, row, at)),
         Standing::Unsettled(treatment) if treatment.patient() == Some(row) => {
@@ -115,23 +122,29 @@ pub(super) fn seat(
         }
         Standing::Running(id, treatment) if treatment.patient().is_none() => {
             let since = treatment.started;
+            if is_early && !early::was_here_before(state, chair, row) {
+                return Ok(early::renew(state, chair, row, at));
+            }
+            early::clear(state, chair);
             Ok(rebind(state, id, row, SeatOutcome::Bound { since }))
         }
         Standing::Running(id, treatment) => {
             let machine = treatment.machine.clone();
-            let started = split(state, chair, &machine, at)?;
-            bind(state, started, Some(row));
-            Ok(Seated { ended: Some(id), started: Some(started), ..Seated::only(SeatOutcome::Changed) })
+            let started = split(state, chair, &machine, word)?;
+            let seated = early::renew(state, chair, row, at);
+            Ok(Seated { ended: Some(id), started: Some(started), ..seated })
         }
     }
 }
 
 /// Nothing runs: the seat is late for the last treatment, or early for the next.
 fn seat_idle(state: &mut State, chair: &ChairName, row: RowId, at: Timestamp) -> Seated {
+    let is_open = state.chairs.get(chair).is_none_or(|chair| !chair.late_closed);
     if let Some((id, treatment)) = last(state, chair)
         && let Some(ended) = treatment.ended
         && treatment.patient().is_none()
         && age(at, ended).is_some_and(|age| age <= LATE)
+        && is_open
     {
         let since = treatment.started;
         // One word reaches one treatment, and it is the last one: nobody waits behind it.
@@ -152,6 +165,7 @@ fn void_behind_running(state: &mut State, chair: &ChairName, settled: Settled) {
 }
 
 fn wait(state: &mut State, chair: &ChairName, row: RowId, at: Timestamp) -> Seated {
+    early::cancel(state, chair);
     state.chairs.entry(chair.clone()).or_default().waiting = Some(Waiting { row, since: at });
     Seated::only(SeatOutcome::Waiting { until: at.after(WAITS) })
 }
@@ -160,15 +174,18 @@ pub(super) fn correct(
     state: &mut State,
     chair: &ChairName,
     row: RowId,
-    at: Timestamp,
+    word: Word,
     keep_delivered: Duration,
-    settled: Settled,
 ) -> Result<Seated, SeatError> {
+    let Word { at, settled, .. } = word;
     void_behind_running(state, chair, settled);
     let waiting = state.chairs.get(chair).is_some_and(|chair| chair.waiting.is_some());
     let target = match standing(state, chair, at, settled) {
         // Whoever corrects before the treatment begins means the seat that waits, not yesterday's treatment.
         Standing::Idle | Standing::Over(_) if waiting => return Ok(wait(state, chair, row, at)),
+        Standing::Idle if early::stands(state, chair, at) => {
+            return Ok(early::renew(state, chair, row, at));
+        }
         Standing::Idle => last(state, chair),
         Standing::Over(id) => state.treatments.get(&id).map(|treatment| (id, treatment)),
         Standing::Running(id, treatment) => Some((id, treatment)),
@@ -177,22 +194,31 @@ pub(super) fn correct(
     let Some((id, treatment)) = target else { return Err(SeatError::NoTreatment(chair.clone())) };
     let since = treatment.started;
     // Counted from the start: then no record of it, not even the first, can have left the spool.
-    if age(at, since).is_none_or(|age| age > keep_delivered) {
+    let is_kept = |since| age(at, since).is_some_and(|age| age <= keep_delivered);
+    if !is_kept(since) {
         let hours = keep_delivered.as_secs() / 3600;
         return Err(SeatError::TooLate { chair: chair.clone(), hours });
     }
     if treatment.patient() == Some(row) {
         return Ok(Seated::only(SeatOutcome::AlreadySeated));
     }
-    Ok(rebind(state, id, row, SeatOutcome::Corrected { since }))
+    // What ran on from a seat, or from an unseat, and what ran up to it is one treatment to the machine.
+    let before = early::before(state, chair, id).filter(|(_, treatment)| is_kept(treatment.started));
+    let before = before.filter(|(_, treatment)| treatment.patient() != Some(row));
+    let (before, since) = before.map_or((None, since), |(id, treatment)| (Some(id), treatment.started));
+    early::clear(state, chair);
+    let also = before.map(|before| {
+        let Seated { correction, .. } = rebind(state, before, row, SeatOutcome::AlreadySeated);
+        Rebound { treatment: before, correction }
+    });
+    Ok(Seated { also, ..rebind(state, id, row, SeatOutcome::Corrected { since }) })
 }
 
-pub(super) fn unseat(
-    state: &mut State,
-    chair: &ChairName,
-    at: Timestamp,
-    settled: Settled,
-) -> Result<Seated, SeatError> {
+pub(super) fn unseat(state: &mut State, chair: &ChairName, word: Word) -> Result<Seated, SeatError> {
+    let Word { at, settled, .. } = word;
+    if early::stands(state, chair, at) {
+        return Ok(Seated::only(early::cancel(state, chair)));
+    }
     let waiting = state.chairs.get(chair).is_some_and(|chair| chair.waiting.is_some());
     let id = match standing(state, chair, at, settled) {
         Standing::Idle | Standing::Over(_) if waiting => {
@@ -204,7 +230,7 @@ pub(super) fn unseat(
     };
     let Some((id, treatment)) = id else { return Ok(Seated::only(SeatOutcome::NobodySeated)) };
     let machine = treatment.machine.clone();
-    let started = split(state, chair, &machine, at)?;
+    let started = split(state, chair, &machine, word)?;
     Ok(Seated { ended: Some(id), started: Some(started), ..Seated::only(SeatOutcome::Unseated) })
 }
 
@@ -212,12 +238,13 @@ pub(super) fn unseat(
 pub(super) fn purge(state: &mut State, at: Timestamp) {
     for chair in state.chairs.values_mut() {
         chair.waiting = chair.waiting.filter(|waiting| waits(*waiting, at));
+        early::purge(chair, at);
     }
 }
 
 impl Seated {
-    const fn only(outcome: SeatOutcome) -> Self {
-        Self { outcome, release: None, ended: None, started: None, correction: None }
+    pub(super) const fn only(outcome: SeatOutcome) -> Self {
+        Self { outcome, release: None, ended: None, started: None, correction: None, also: None }
     }
 }
 
@@ -242,7 +269,7 @@ fn standing<'a>(state: &'a State, chair: &ChairName, at: Timestamp, settled: Set
     }
 }
 
-fn running<'a>(state: &'a State, chair: &ChairName) -> Option<(TreatmentId, &'a Treatment)> {
+pub(super) fn running<'a>(state: &'a State, chair: &ChairName) -> Option<(TreatmentId, &'a Treatment)> {
     let id = state.chairs.get(chair)?.running?;
     Some((id, state.treatments.get(&id)?))
 }
@@ -257,25 +284,28 @@ fn end_at(state: &mut State, chair: &ChairName, ended: Timestamp) -> Option<Trea
     let id = known.running.take()?;
     known.last = Some(id);
     known.progress = None;
+    known.late_closed = known.early.is_some_and(|early| early.piece == id);
     if let Some(treatment) = state.treatments.get_mut(&id) {
         treatment.ended = Some(ended.max(treatment.started));
     }
     Some(id)
 }
 
-/// Ends the running treatment and begins another in the same breath. The machine's elapsed time goes on.
+/// Ends the running treatment and begins another in the same breath, which is nobody's. The machine's elapsed time goes on.
 fn split(
     state: &mut State,
     chair: &ChairName,
     machine: &MachineName,
-    at: Timestamp,
+    word: Word,
 ) -> Result<TreatmentId, KeyringError> {
     let progress = state.chairs.get(chair).and_then(|chair| chair.progress);
-    end_at(state, chair, at);
-    let id = begin(state, chair, machine, at)?;
+    let before = end_at(state, chair, word.at);
+    let id = begin(state, chair, machine, word.at)?;
     let known = state.chairs.entry(chair.clone()).or_default();
+    let elapsed = word.elapsed.or(progress.map(|(_, elapsed)| elapsed));
     known.progress = progress;
     known.waiting = None;
+    known.early = before.map(|before| Early { before, piece: id, seat: None, elapsed });
     Ok(id)
 }
 
@@ -296,7 +326,10 @@ fn begin(
         bindings: Vec::new(),
     };
     state.treatments.insert(id, treatment);
-    state.chairs.entry(chair.clone()).or_default().running = Some(id);
+    let known = state.chairs.entry(chair.clone()).or_default();
+    known.running = Some(id);
+    known.stepped = 0;
+    known.late_closed = false;
     Ok(id)
 }
 
@@ -307,7 +340,7 @@ fn bind(state: &mut State, id: TreatmentId, row: Option<RowId>) {
 }
 
 /// The treatment is this patient's from its start: one revision more.
-fn rebind(state: &mut State, id: TreatmentId, row: RowId, outcome: SeatOutcome) -> Seated {
+pub(super) fn rebind(state: &mut State, id: TreatmentId, row: RowId, outcome: SeatOutcome) -> Seated {
     let mut seated = Seated { release: Some(id), ..Seated::only(outcome) };
     if let Some(treatment) = state.treatments.get_mut(&id) {
         let old = treatment.revision();

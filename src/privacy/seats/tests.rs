@@ -4,7 +4,7 @@ use super::*;
 use crate::config::settings::KeySource;
 use crate::model::name::UpstreamName;
 use crate::privacy::Pseudonymiser;
-use crate::privacy::keyring::{Absent, DataKeys};
+use crate::privacy::keyring::Absent;
 use crate::privacy::record::Revision;
 use crate::upstream::Identities;
 use std::cell::Cell;
@@ -14,102 +14,102 @@ const HOUR: i64 = 3600;
 const MINUTE: i64 = 60;
 const KEEP: Duration = Duration::from_secs(3 * 24 * 3600);
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_micros((1_800_000_000 + seconds) * 1_000_000)
 }
 
-fn chair() -> ChairName {
+pub(super) fn chair() -> ChairName {
     ChairName::new("chair-1").unwrap()
 }
 
-fn machine() -> MachineName {
+pub(super) fn machine() -> MachineName {
     MachineName::new("asset-14").unwrap()
 }
 
-fn ehr() -> UpstreamName {
+pub(super) fn ehr() -> UpstreamName {
     UpstreamName::new("ehr").unwrap()
 }
 
-fn number(text: &str) -> Sensitive<String> {
+pub(super) fn number(text: &str) -> Sensitive<String> {
     Sensitive::new(text.to_owned())
 }
 
 /// A ward with one chair, and what its receiver is told.
-struct Ward {
+pub(super) struct Ward {
     keyring: Arc<Keyring>,
-    seats: Seats,
+    pub(super) seats: Seats,
     /// Whether the machine treats and answers up to the moment of every act.
     answers: Cell<bool>,
 }
 
 impl Ward {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let keyring = Arc::new(Keyring::in_memory().unwrap());
         keyring.ensure_recipients([&ehr()]).unwrap();
         let seats = Seats::new(Arc::clone(&keyring), Unseated::Hold);
         Self { keyring, seats, answers: Cell::new(true) }
     }
 
-    fn switch_off(&self) {
+    pub(super) fn switch_off(&self) {
         self.answers.set(false);
     }
 
-    fn answer(&self, seconds: i64) {
+    pub(super) fn answer(&self, seconds: i64) {
         if self.answers.get() {
             self.seats.progress(&chair(), at(seconds), None).unwrap();
         }
     }
 
-    fn start(&self, seconds: i64) -> TreatmentId {
+    pub(super) fn start(&self, seconds: i64) -> TreatmentId {
         self.answer(seconds);
         self.seats.treatment_started(&chair(), &machine(), at(seconds)).unwrap()
     }
 
-    fn end(&self, seconds: i64) -> Option<TreatmentId> {
+    pub(super) fn end(&self, seconds: i64) -> Option<TreatmentId> {
         self.answer(seconds);
         self.seats.treatment_ended(&chair(), at(seconds)).unwrap()
     }
 
-    fn seat(&self, patient: &str, seconds: i64) -> Seated {
+    pub(super) fn seat(&self, patient: &str, seconds: i64) -> Seated {
         self.answer(seconds);
         self.seats.seat(&chair(), number(patient), at(seconds)).unwrap()
     }
 
-    fn correct(&self, patient: &str, seconds: i64) -> Seated {
+    pub(super) fn correct(&self, patient: &str, seconds: i64) -> Seated {
         self.answer(seconds);
         self.seats.correct(&chair(), number(patient), at(seconds), KEEP).unwrap()
     }
 
-    fn unseat(&self, seconds: i64) -> Seated {
+    pub(super) fn unseat(&self, seconds: i64) -> Seated {
         self.answer(seconds);
         self.seats.unseat(&chair(), at(seconds)).unwrap()
     }
 
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.seats = Seats::new(Arc::clone(&self.keyring), Unseated::Hold);
         self.switch_off();
     }
 
-    fn elapsed(&self, seconds: i64, minutes: i64) {
-        self.seats.progress(&chair(), at(seconds), Decimal::whole(minutes)).unwrap();
+    pub(super) fn elapsed(&self, seconds: i64, minutes: i64) -> Option<Seated> {
+        self.seats.progress(&chair(), at(seconds), Decimal::whole(minutes)).unwrap()
     }
 
-    fn border(&self) -> Pseudonymiser {
+    pub(super) fn border(&self) -> Pseudonymiser {
         Pseudonymiser::new(Arc::clone(&self.keyring))
     }
 
-    fn revision(&self, treatment: TreatmentId) -> u32 {
+    pub(super) fn revision(&self, treatment: TreatmentId) -> u32 {
         self.border().revision(treatment).unwrap().0
     }
 
     /// What the receiver is told of this treatment's patient.
-    fn told(&self, treatment: TreatmentId) -> Option<String> {
+    pub(super) fn told(&self, treatment: TreatmentId) -> Option<String> {
         let revision = self.border().revision(treatment)?;
         self.border().subject(&ehr(), treatment, revision).map(|seen| seen.as_str().to_owned())
     }
 
     /// What the receiver is told of this patient.
-    fn name_of(&self, patient: &str) -> Option<String> {
+    pub(super) fn name_of(&self, patient: &str) -> Option<String> {
         let number = RecordNumber::parse(&number(patient)).unwrap();
         let row = self.keyring.change(|state| rules::row(state, &number)).unwrap();
         Some(self.border().pseudonym(&ehr(), row)?.as_str().to_owned())
@@ -186,26 +186,11 @@ fn the_same_patient_again_changes_nothing() {
             release: None,
             ended: None,
             started: None,
-            correction: None
+            correction: None,
+            also: None
         }
     );
     assert_eq!(ward.revision(treatment), 1);
-}
-
-#[test]
-fn another_patient_on_a_bound_treatment_ends_it_and_begins_an_own_one() {
-    let ward = Ward::new();
-    let first = ward.start(0);
-    ward.seat("11", MINUTE);
-    let seated = ward.seat("12", 2 * HOUR);
-    let second = seated.started.unwrap();
-    assert_eq!(seated.outcome, SeatOutcome::Changed);
-    assert_eq!(seated.ended, Some(first));
-    assert_eq!(ward.told(first), ward.name_of("11"));
-    assert_eq!(ward.told(second), ward.name_of("12"));
-    assert_eq!(ward.border().treatment(first).unwrap().ended, Some(at(2 * HOUR)));
-    assert_eq!(ward.border().treatment(second).unwrap().started, at(2 * HOUR));
-    assert!(ward.keyring.open_key(second.into()).is_some(), "it has a data key of its own");
 }
 
 #[test]
