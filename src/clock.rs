@@ -1,11 +1,17 @@
 //! The only place that asks the operating system what time it is, and how far the answer can be trusted.
 
+mod boots;
+mod source;
+
 use crate::disk::Disk;
-use crate::model::time::{ClockStep, ClockTrust, Timestamp};
+use crate::model::time::{ClockStep, ClockTrust, Timestamp, TrueTime};
+use boots::Boots;
 use chairside_drivers::kit::time::Tick;
+use source::TimeSource;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// No build of this program can have run before its compiler was out: 2026-04-01T00:00:00Z. A box without a battery starts in 1970.
@@ -20,34 +26,83 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn tick(&self) -> Tick;
     /// Wall-clock time and how far it can be trusted.
     fn now(&self) -> (Timestamp, ClockTrust);
+    /// What time it was at this tick, of this run or of one before; for records of a clock that was not to be trusted.
+    fn true_time(&self, _tick: Tick) -> TrueTime {
+        TrueTime::Unknown
+    }
+    /// Writes down where the trusted wall clock meets the monotonic one, where that is not done yet.
+    ///
+    /// # Errors
+    /// What the operating system said; to be tried again.
+    fn keep(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The machine's own clocks.
 #[derive(Debug)]
 pub struct SystemClock {
     started: tokio::time::Instant,
+    /// The tick at which it was made.
+    first: Tick,
     floor: Timestamp,
+    source: TimeSource,
+    boots: Option<Mutex<Boots>>,
 }
 
 impl SystemClock {
-    /// A clock that trusts no wall time before `floor`.
+    /// A clock that trusts no wall time before `floor`, asks for no time source and remembers nothing.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the monotonic clock")]
     pub fn new(floor: Timestamp) -> Self {
-        Self { started: tokio::time::Instant::now(), floor }
+        let started = tokio::time::Instant::now();
+        Self { started, first: Tick::ZERO, floor, source: TimeSource::Unknown, boots: None }
+    }
+
+    /// The clock of a gateway with this state directory. Its ticks are of the computer's boot, so that they mean the same to
+    /// the next run and a record's true time can be found later.
+    #[must_use]
+    pub fn open(state_dir: &Path, floor: &TimeFloor) -> Self {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let boots = Boots::load(floor.disk.clone(), state_dir, boot.trim(), floor.earliest());
+        Self {
+            first: boots.begin().after(since_boot()),
+            source: TimeSource::of_computer(Path::new("/")),
+            boots: Some(Mutex::new(boots)),
+            ..Self::new(floor.earliest())
+        }
     }
 }
 
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the monotonic clock")]
     fn tick(&self) -> Tick {
-        Tick::ZERO.after(tokio::time::Instant::now().duration_since(self.started))
+        self.first.after(tokio::time::Instant::now().duration_since(self.started))
     }
 
     fn now(&self) -> (Timestamp, ClockTrust) {
         let now = wall_clock();
-        (now, if now < self.floor { ClockTrust::Untrusted } else { ClockTrust::Trusted })
+        let is_trusted = now >= self.floor && self.source.is_set();
+        (now, if is_trusted { ClockTrust::Trusted } else { ClockTrust::Untrusted })
     }
+
+    fn true_time(&self, tick: Tick) -> TrueTime {
+        let Some(boots) = &self.boots else { return TrueTime::Unknown };
+        boots.lock().unwrap_or_else(PoisonError::into_inner).true_time(tick)
+    }
+
+    fn keep(&self) -> io::Result<()> {
+        let Some(boots) = &self.boots else { return Ok(()) };
+        let (now, ClockTrust::Trusted) = self.now() else { return Ok(()) };
+        boots.lock().unwrap_or_else(PoisonError::into_inner).meet(self.tick(), now)
+    }
+}
+
+/// How long the computer has been running, sleep included, to a hundredth of a second; `/proc/uptime` says it.
+fn since_boot() -> Duration {
+    let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let seconds = text.split_whitespace().next().and_then(|word| word.parse().ok());
+    seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or_default()
 }
 
 /// The wall clock as it stands, trusted or not: for log lines, which must not wait for trust.

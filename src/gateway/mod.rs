@@ -121,7 +121,7 @@ impl Foundation {
         let floor = TimeFloor::load(state_dir);
         let clock: Arc<dyn Clock> = match &options.clock {
             Some(clock) => Arc::clone(clock),
-            None => Arc::new(SystemClock::new(floor.earliest())),
+            None => Arc::new(SystemClock::open(state_dir, &floor)),
         };
         let (now, trust) = clock.now();
         if trust == ClockTrust::Untrusted {

@@ -120,9 +120,11 @@ impl Upkeep {
     async fn write_down(&self) {
         let (now, trust) = self.shared.clock.now();
         let (floor, last_slots) = (Arc::clone(&self.floor), Arc::clone(&self.shared.last_slots));
+        let clock = Arc::clone(&self.shared.clock);
         let written = tokio::task::spawn_blocking(move || {
             if trust == ClockTrust::Trusted {
                 floor.lock().unwrap_or_else(PoisonError::into_inner).raise(now)?;
+                clock.keep()?;
             }
             last_slots.save()
         })

@@ -77,6 +77,12 @@ impl Doubts {
         Self(self.0 | other.0)
     }
 
+    /// All flags but these.
+    #[must_use]
+    pub const fn without(self, other: Doubts) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Whether every flag of `other` is set.
     #[must_use]
     pub const fn contains(self, other: Doubts) -> bool {

@@ -64,7 +64,7 @@ pub fn encode(record: &Record) -> Vec<u8> {
     out.push(kind(record.body()));
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
     out.push(
-        flag(origin.clock == ClockTrust::Untrusted, UNTRUSTED)
+        flag(origin.clock != ClockTrust::Trusted, UNTRUSTED)
             | flag(origin.simulated, SIMULATED)
             | flag(origin.slot.is_some(), SLOT)
             | flag(origin.previous.is_some(), PREVIOUS)

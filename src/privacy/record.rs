@@ -1,9 +1,8 @@
 //! The shareable record: the only thing that leaves the privacy border.
 
 use crate::model::alarm::AlarmEdge;
-use crate::model::time::ClockStep;
-use crate::model::time::Timestamp;
-use crate::model::value::Value;
+use crate::model::time::{ClockStep, ClockTrust, Timestamp};
+use crate::model::value::{Doubts, Value};
 use crate::normalise::{EndReason, Origin};
 use std::fmt;
 
@@ -173,6 +172,32 @@ impl Record {
     /// For the border alone: sealing and decoding.
     pub(super) const fn assemble(origin: Origin, treatment: Option<TreatmentId>, body: Body) -> Self {
         Self { origin, treatment, body }
+    }
+
+    /// The same with the time that was found for it afterwards. All times in it are of one clock, and move together.
+    #[must_use]
+    pub fn retimed(mut self, at: Timestamp, clock: ClockTrust) -> Self {
+        let by = at.micros_since(self.origin.at);
+        self.origin.at = at;
+        self.origin.clock = clock;
+        self.origin.previous = self.origin.previous.map(|previous| previous.shifted(by));
+        match &mut self.body {
+            Body::Values(values) if clock == ClockTrust::Retimed => {
+                for value in values {
+                    value.doubts = value.doubts.without(Doubts::CLOCK_UNTRUSTED);
+                }
+            }
+            Body::Gap(Gap { from, to, .. }) | Body::Evicted(Tombstone { from, to, .. }) => {
+                (*from, *to) = (from.shifted(by), to.shifted(by));
+            }
+            Body::Values(_)
+            | Body::Alarm(_)
+            | Body::TreatmentStarted
+            | Body::TreatmentEnded(_)
+            | Body::ClockStep(_)
+            | Body::Correction(_) => {}
+        }
+        self
     }
 
     /// Where and when it was made.

@@ -135,6 +135,15 @@ fn resources() -> BTreeMap<String, String> {
     let simulated = stored_at(21, early, Some(TREATMENT), one(number("venous_pressure", "142")));
     encode("simulated-clock-untrusted", &Site::test(), &seated(), &simulated);
 
+    let mut unset = origin();
+    unset.at = Timestamp::from_micros(60_000_000);
+    unset.clock = ClockTrust::Untrusted;
+    let unset = stored_at(24, unset, Some(TREATMENT), one(number("venous_pressure", "142")));
+    let timed =
+        |at, clock: ClockTrust| Stored { record: unset.record.clone().retimed(at, clock), ..unset.clone() };
+    encode("clock-set-later", &site, &seated(), &timed(NOON, ClockTrust::Retimed));
+    encode("clock-never-set", &site, &seated(), &timed(NOON, ClockTrust::Between { until: to }));
+
     let corrected = seated();
     corrected.bind(TREATMENT, "PSN-90aa17c3d04e");
     let record = inside(22, one(number("venous_pressure", "142")));

@@ -6,7 +6,7 @@ use super::instant;
 use super::r4::{CodeableConcept, Coding, Observation, ObservationComponent, Quantity, Reference, Resource};
 use crate::model::alarm::{AlarmEdge, Phase};
 use crate::model::parameter::Parameter;
-use crate::model::time::Timestamp;
+use crate::model::time::{ClockTrust, Timestamp};
 use crate::model::unit::Unit;
 use crate::model::value::Doubts;
 use crate::privacy::record::{Gap, GapCause, Tombstone};
@@ -102,6 +102,10 @@ impl Scene<'_> {
         let text = code.display.clone();
         let device = self.machine();
         let mut it = self.observation(0, CodeableConcept { coding: vec![code], text }, Doubts::NONE);
+        let to = match self.origin().clock {
+            ClockTrust::Between { until } => until.max(to),
+            ClockTrust::Trusted | ClockTrust::Untrusted | ClockTrust::Retimed => to,
+        };
         it.effective_date_time = None;
         it.effective_period = instant::period(Some(from), Some(to), &self.encoder.zone);
         it.category = vec![codes::therapy()];

@@ -97,9 +97,16 @@ impl Scene<'_> {
     /// An observation of this record: everything but what was observed.
     pub(super) fn observation(&mut self, number: u16, code: CodeableConcept, doubts: Doubts) -> Observation {
         let id = self.observation_id(number);
-        let doubts = match self.origin().clock {
-            ClockTrust::Trusted => doubts,
-            ClockTrust::Untrusted => doubts.with(Doubts::CLOCK_UNTRUSTED),
+        let (doubts, until) = match self.origin().clock {
+            ClockTrust::Trusted | ClockTrust::Retimed => (doubts, None),
+            ClockTrust::Untrusted => (doubts.with(Doubts::CLOCK_UNTRUSTED), None),
+            ClockTrust::Between { until } => (doubts.with(Doubts::CLOCK_UNTRUSTED), Some(until)),
+        };
+        let (at, zone) = (self.at(), &self.encoder.zone);
+        let (effective_date_time, effective_period) = match until {
+            None => (instant::date_time(at, zone), None),
+            // When it was within this time nobody can say any more.
+            Some(until) => (None, instant::period(Some(at), Some(until), zone)),
         };
         let interpretation = self.interpretation(doubts);
         let mut security = self.labels();
@@ -121,8 +128,8 @@ impl Scene<'_> {
             category: Vec::new(),
             code,
             subject: Some(self.subject()),
-            effective_date_time: instant::date_time(self.at(), &self.encoder.zone),
-            effective_period: None,
+            effective_date_time,
+            effective_period,
             value_quantity: None,
             value_codeable_concept: None,
             data_absent_reason: None,
@@ -158,15 +165,23 @@ impl Scene<'_> {
     }
 
     fn interpretation(&self, doubts: Doubts) -> Vec<CodeableConcept> {
-        if doubts.is_empty() {
+        let is_retimed = self.origin().clock == ClockTrust::Retimed;
+        if doubts.is_empty() && !is_retimed {
             return Vec::new();
         }
+        let retimed = is_retimed.then(|| {
+            let code = self.encoder.own.code("doubt", "time-derived");
+            code.display("the clock was set later; the time was found from the monotonic clock")
+        });
         let own = DOUBTS
             .iter()
             .filter(|(doubt, ..)| doubts.contains(*doubt))
             .map(|(_, code, display)| self.encoder.own.code("doubt", *code).display(*display));
         let questionable = is_questionable(doubts).then(codes::questionable);
-        vec![CodeableConcept { coding: questionable.into_iter().chain(own).collect(), text: None }]
+        vec![CodeableConcept {
+            coding: questionable.into_iter().chain(own).chain(retimed).collect(),
+            text: None,
+        }]
     }
 }
 

@@ -10,6 +10,9 @@ use crate::model::name::MachineName;
 use crate::model::time::Timestamp;
 use crate::upstream::Pseudonym;
 
+/// The year 2000: a treatment before it began or ended by a clock that nobody had set.
+const FIRST: Timestamp = Timestamp::from_micros(946_684_800_000_000);
+
 /// What the record at hand knows of a treatment's times, for when the treatment's own story is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Hint {
@@ -30,18 +33,20 @@ impl Encoder {
     ) -> Resource {
         let id = ids.procedure(seated.treatment, seated.revision);
         let story = ids.identities.treatment(seated.treatment);
-        let started = story.as_ref().map(|story| story.started).or(hint.started);
-        let ended = story.as_ref().and_then(|story| story.ended).or(hint.ended);
+        let is_over = story.as_ref().and_then(|story| story.ended).or(hint.ended).is_some();
+        let told = |at: Option<Timestamp>| at.filter(|at| *at >= FIRST);
+        let started = told(story.as_ref().map(|story| story.started)).or(hint.started);
+        let ended = told(story.as_ref().and_then(|story| story.ended)).or(hint.ended);
         let machine = story.as_ref().map_or(machine, |story| &story.machine);
         Resource::Procedure(Procedure {
             resource_type: ResourceType::Procedure,
             id: id.to_string(),
             meta,
             identifier: vec![self.identifier("treatment", id)],
-            status: match (standing, ended) {
+            status: match (standing, is_over) {
                 (Standing::Withdrawn, _) => "entered-in-error",
-                (Standing::Valid, Some(_)) => "completed",
-                (Standing::Valid, None) => "in-progress",
+                (Standing::Valid, true) => "completed",
+                (Standing::Valid, false) => "in-progress",
             }
             .into(),
             category: Some(codes::snomed("265764009", "Renal dialysis").into()),

@@ -12,10 +12,11 @@ use super::encode::{Encoded, Encoder, Standing};
 use super::history::History;
 use super::link::Post;
 use crate::clock::Clock;
-use crate::model::time::ClockTrust;
+use crate::model::time::{ClockTrust, TrueTime};
 use crate::privacy::record::{Correction, Revision};
 use crate::spool::{RefusedPart, Sequence, Stored, Verdict};
 use crate::upstream::{Delivery, Identities, Next};
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +79,7 @@ impl<P: Post> Writer<P> {
     pub(super) async fn deliver(&mut self, batch: &[Stored]) -> Delivery {
         let mut delivery = Delivery::default();
         let mut renderings = Vec::with_capacity(batch.len());
-        for stored in batch {
+        for stored in &self.timed(batch) {
             match self.encoder.encode(stored, &*self.identities) {
                 Encoded::Write(_) if is_untimed(stored) => {
                     let not_before = self.clock.tick().after(CLOCK_RETRY);
@@ -104,6 +105,22 @@ impl<P: Post> Writer<P> {
         delivery
     }
 
+    /// Records of a clock that was not to be trusted get the time that was found for them, where there is one by now.
+    fn timed<'a>(&self, batch: &'a [Stored]) -> Vec<Cow<'a, Stored>> {
+        let timed = |stored: &'a Stored| {
+            if !is_untimed(stored) {
+                return Cow::Borrowed(stored);
+            }
+            let (at, clock) = match self.clock.true_time(stored.record.origin().tick) {
+                TrueTime::Unknown => return Cow::Borrowed(stored),
+                TrueTime::At(at) => (at, ClockTrust::Retimed),
+                TrueTime::Between { from, until } => (from, ClockTrust::Between { until }),
+            };
+            Cow::Owned(Stored { record: stored.record.clone().retimed(at, clock), ..stored.clone() })
+        };
+        batch.iter().map(timed).collect()
+    }
+
     pub(super) async fn correct(&mut self, correction: Correction, batch: &[Stored]) -> Delivery {
         let mut delivery = Delivery::default();
         if correction.old == Revision(0) && self.encoder.holds_unseated() {
@@ -115,7 +132,7 @@ impl<P: Post> Writer<P> {
         let is_in_force =
             self.identities.revision(correction.treatment).unwrap_or(Revision(0)) == correction.new;
         let (mut back, mut anew) = (Vec::new(), Vec::new());
-        for stored in batch.iter().filter(|stored| !is_untimed(stored)) {
+        for stored in self.timed(batch).iter().filter(|stored| !is_untimed(stored)) {
             // What was never written is delivered in its turn, under the binding in force then.
             if self.history.was_never_written(stored.sequence) {
                 continue;

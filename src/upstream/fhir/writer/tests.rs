@@ -1,6 +1,7 @@
 //! Delivery against servers that behave, and servers that do not.
 
 mod batches;
+mod clock;
 mod corrections;
 mod moods;
 mod needs;
