@@ -5,7 +5,7 @@
 //! their shortest form. What the format does not know is an error with its reason, never dropped.
 
 use super::bytes::{ReadError, Reader, Write};
-use super::record::{Body, Correction, Gap, GapCause, Record, Revision, Tombstone, TreatmentId};
+use super::record::{Body, Correction, Gap, GapCause, LossCause, Record, Revision, Tombstone, TreatmentId};
 use crate::model::alarm::{Alarm, AlarmEdge, Phase};
 use crate::model::name::{ChairName, MachineName, NameError};
 use crate::model::parameter::{Kind, Parameter};
@@ -163,6 +163,9 @@ fn put_body(out: &mut Vec<u8>, body: &Body) {
         Body::Evicted(tombstone) => {
             put_span(out, tombstone.from, tombstone.to);
             out.put_varint(tombstone.records);
+            out.put_varint(tombstone.first);
+            out.put_varint(tombstone.last);
+            out.push(loss_code(tombstone.cause));
         }
         Body::Correction(correction) => {
             out.extend_from_slice(correction.treatment.as_bytes());
@@ -189,7 +192,14 @@ fn body(from: &mut Reader<'_>, kind: u8) -> Result<Body, DecodeError> {
         }
         7 => {
             let (start, end) = span(from)?;
-            Body::Evicted(Tombstone { from: start, to: end, records: from.varint("records")? })
+            Body::Evicted(Tombstone {
+                from: start,
+                to: end,
+                records: from.varint("records")?,
+                first: from.varint("first sequence")?,
+                last: from.varint("last sequence")?,
+                cause: loss_cause(from.byte("cause")?)?,
+            })
         }
         8 => Body::Correction(Correction {
             treatment: treatment_id(from)?,
@@ -394,6 +404,21 @@ fn gap_cause(code: u8) -> Result<GapCause, DecodeError> {
         3 => GapCause::LineDown,
         4 => GapCause::GatewayDown,
         other => return Err(DecodeError::Unknown("gap cause", u32::from(other))),
+    })
+}
+
+const fn loss_code(cause: LossCause) -> u8 {
+    match cause {
+        LossCause::StoreFull => 1,
+        LossCause::StoreDamaged => 2,
+    }
+}
+
+fn loss_cause(code: u8) -> Result<LossCause, DecodeError> {
+    Ok(match code {
+        1 => LossCause::StoreFull,
+        2 => LossCause::StoreDamaged,
+        other => return Err(DecodeError::Unknown("cause of a loss", u32::from(other))),
     })
 }
 

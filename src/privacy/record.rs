@@ -83,7 +83,7 @@ pub enum Body {
     Gap(Gap),
     /// The wall clock jumped.
     ClockStep(ClockStep),
-    /// Records that had to leave the spool undelivered.
+    /// Records that left the spool undelivered.
     Evicted(Tombstone),
     /// The treatment was bound to another patient, or to none.
     Correction(Correction),
@@ -115,15 +115,30 @@ pub enum GapCause {
     GatewayDown,
 }
 
-/// Records that had to leave the spool undelivered.
+/// Records that left the spool undelivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tombstone {
-    /// Capture time of the first one.
+    /// Capture time of the first one; of lost ones, of the record before them.
     pub from: Timestamp,
-    /// Capture time of the last one.
+    /// Capture time of the last one; of lost ones, of the record behind them.
     pub to: Timestamp,
     /// How many.
     pub records: u64,
+    /// Sequence of the first one.
+    pub first: u64,
+    /// Sequence of the last one.
+    pub last: u64,
+    /// Why.
+    pub cause: LossCause,
+}
+
+/// Why records left the spool undelivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossCause {
+    /// Newer ones needed the room.
+    StoreFull,
+    /// They could not be read any more.
+    StoreDamaged,
 }
 
 /// The treatment was bound to another patient, or to none.

@@ -72,6 +72,11 @@ impl FrameKind {
     pub(crate) const fn passes_the_reserve(self) -> bool {
         !matches!(self, Self::Values)
     }
+
+    /// Whether it stays until it is delivered, however full the spool is.
+    pub(crate) const fn is_never_evicted(self) -> bool {
+        !matches!(self, Self::Values)
+    }
 }
 
 /// Why bytes are no frame of ours, or not any more.

@@ -3,6 +3,7 @@
 use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
 use crate::privacy::record::{Record, TreatmentId};
+use crate::spool::space::{Level, Space};
 use crate::spool::tools::{Place, Replayed, SpoolTools, Wanted};
 use crate::spool::{
     BatchLimit, Lane, Pruned, Retention, Sequence, Spool, SpoolError, SpoolStatus, Stored, Verdict,
@@ -22,8 +23,11 @@ pub enum Urgency {
     Routine,
     /// Alarms and treatment events: at most 50 ms.
     Prompt,
-    /// Somebody waits for the answer.
+    /// At once.
     Now,
+    /// At once, for a caller who waits for the answer and can come again: refused while the spool is nearly full, so that
+    /// the machines keep what is left.
+    Answer,
 }
 
 impl Urgency {
@@ -31,7 +35,7 @@ impl Urgency {
         match self {
             Urgency::Routine => Duration::from_secs(1),
             Urgency::Prompt => Duration::from_millis(50),
-            Urgency::Now => Duration::ZERO,
+            Urgency::Now | Urgency::Answer => Duration::ZERO,
         }
     }
 }
@@ -276,11 +280,11 @@ fn hasten(due: &mut Pin<Box<Sleep>>, urgency: Urgency) {
 }
 
 async fn commit(mut group: Vec<Append>, calls: &Calls, news: &watch::Sender<u64>) {
-    let counts: Vec<usize> = group.iter().map(|append| append.records.len()).collect();
-    let parts: Vec<Vec<Record>> =
-        group.iter_mut().map(|append| std::mem::take(&mut append.records)).collect();
-    let appended = calls.call(move |spool| Ok(append_together(spool, &parts))).await;
-    let answers = appended.unwrap_or_else(|error| vec![Err(error); counts.len()]);
+    let appends = group.len();
+    let take = |append: &mut Append| (std::mem::take(&mut append.records), append.urgency);
+    let parts: Vec<(Vec<Record>, Urgency)> = group.iter_mut().map(take).collect();
+    let appended = calls.call(move |spool| Ok(append_what_may(spool, parts))).await;
+    let answers = appended.unwrap_or_else(|error| vec![Err(error); appends]);
     let any = |answer: &Result<Vec<Sequence>, SpoolError>| answer.as_ref().is_ok_and(|all| !all.is_empty());
     if answers.iter().any(any) {
         news.send_modify(|count| *count += 1);
@@ -288,6 +292,26 @@ async fn commit(mut group: Vec<Append>, calls: &Calls, news: &watch::Sender<u64>
     for (append, answer) in group.into_iter().zip(answers) {
         let _ = append.answer.send(answer);
     }
+}
+
+/// Refuses who can come again while the spool is nearly full, and commits the rest.
+fn append_what_may(
+    spool: &mut dyn Spool,
+    parts: Vec<(Vec<Record>, Urgency)>,
+) -> Vec<Result<Vec<Sequence>, SpoolError>> {
+    let patient =
+        |(records, urgency): &(Vec<Record>, Urgency)| *urgency == Urgency::Answer && !records.is_empty();
+    let space = if parts.iter().any(patient) { spool.space() } else { Space::default() };
+    let refused: Vec<bool> =
+        parts.iter().map(|part| patient(part) && space.level() >= Level::Refuse).collect();
+    let taken = parts.into_iter().zip(&refused).filter(|(_, refused)| !**refused);
+    let taken: Vec<_> = taken.map(|((records, _), _)| records).collect();
+    let mut answers = append_together(spool, &taken).into_iter();
+    let full = SpoolError::Full { used: space.used, max: space.max };
+    let answer = |refused: bool| {
+        if refused { Err(full.clone()) } else { answers.next().unwrap_or(Err(SpoolError::Closed)) }
+    };
+    refused.into_iter().map(answer).collect()
 }
 
 /// One commit for all, or one for each where a single record would cost the others theirs: an alarm still fits where a
@@ -353,7 +377,6 @@ mod tests {
     use crate::clock::{Clock, SystemClock};
     use crate::spool::StoreId;
     use crate::spool::memory::MemorySpool;
-    use crate::spool::space::Space;
     use crate::spool::testing::{at, record, upstream};
     use std::sync::{Arc, Mutex};
 

@@ -14,7 +14,7 @@ use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
 use crate::spool::bytes::Reader;
 use crate::spool::disk::{Disk, refusal};
-use crate::spool::{SpoolError, StoreId};
+use crate::spool::{SetAside, SpoolError, StoreId};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -44,7 +44,38 @@ pub(crate) struct Contents {
     pub(crate) volumes: Vec<VolumeEntry>,
     /// Every upstream that was ever configured.
     pub(crate) upstreams: Vec<UpstreamEntry>,
+    /// Damaged volumes whose good records were copied; their files are kept for whoever wants to look at them.
+    pub(crate) aside: Vec<AsideEntry>,
 }
+
+/// A damaged volume that was put aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AsideEntry {
+    pub(crate) number: u64,
+    /// Records it should have held.
+    pub(crate) expected: u64,
+    /// Records that were copied.
+    pub(crate) found: u64,
+    pub(crate) since: Timestamp,
+}
+
+impl Contents {
+    /// The volumes that were found incomplete: those that still stand in their place, and those whose good records were copied.
+    pub(crate) fn set_aside(&self) -> Vec<SetAside> {
+        let standing = self.volumes.iter().filter_map(|volume| {
+            Some(SetAside { volume: volume.folder(), expected: volume.records(), found: volume.set_aside? })
+        });
+        let copied = self.aside.iter().map(|aside| SetAside {
+            volume: format!("{ASIDE}/{}", folder_name(aside.number)),
+            expected: aside.expected,
+            found: aside.found,
+        });
+        standing.chain(copied).collect()
+    }
+}
+
+/// Where the files of damaged volumes are kept, under the spool.
+pub(crate) const ASIDE: &str = "aside";
 
 /// What one volume must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,12 +94,38 @@ pub(crate) struct VolumeEntry {
     pub(crate) digest: Option<Digest>,
     /// It was found not to hold all it must: this many records were found. Its files are never touched again.
     pub(crate) set_aside: Option<u64>,
+    /// It is a copy of this many records out of its range; its list says which. All others of the range are settled.
+    pub(crate) copied: Option<u64>,
+    /// It holds only what is never evicted.
+    pub(crate) kept: bool,
+    /// The records that say what leaves the spool with it are durable, so they are not written a second time.
+    pub(crate) told: bool,
 }
 
 impl VolumeEntry {
+    /// A volume that nothing has become of yet.
+    pub(crate) const fn new(number: u64, store: StoreId, first: u64, last: u64) -> Self {
+        Self {
+            number,
+            store,
+            first,
+            last,
+            opened: None,
+            settled: None,
+            digest: None,
+            set_aside: None,
+            copied: None,
+            kept: false,
+            told: false,
+        }
+    }
+
     /// Records it must hold.
     pub(crate) const fn records(&self) -> u64 {
-        self.last.saturating_add(1).saturating_sub(self.first)
+        match self.copied {
+            Some(copied) => copied,
+            None => self.last.saturating_add(1).saturating_sub(self.first),
+        }
     }
 
     /// The name of its folder.
@@ -227,6 +284,9 @@ const OPENED: u8 = 1;
 const SETTLED: u8 = 1 << 1;
 const DIGEST: u8 = 1 << 2;
 const SET_ASIDE: u8 = 1 << 3;
+const COPIED: u8 = 1 << 4;
+const KEPT: u8 = 1 << 5;
+const TOLD: u8 = 1 << 6;
 
 fn contents_bytes(contents: &Contents) -> Vec<u8> {
     let mut out = Vec::new();
@@ -243,6 +303,12 @@ fn contents_bytes(contents: &Contents) -> Vec<u8> {
         out.extend_from_slice(upstream.name.as_str().as_bytes());
         out.extend_from_slice(&upstream.start.to_be_bytes());
     }
+    out.extend_from_slice(&(contents.aside.len() as u32).to_be_bytes());
+    for aside in &contents.aside {
+        let numbers = [aside.number, aside.expected, aside.found];
+        numbers.iter().for_each(|number| out.extend_from_slice(&number.to_be_bytes()));
+        out.extend_from_slice(&aside.since.as_micros().to_be_bytes());
+    }
     out
 }
 
@@ -252,7 +318,10 @@ fn put_volume(out: &mut Vec<u8>, volume: &VolumeEntry) {
     let flags = flag(volume.opened.is_some(), OPENED)
         | flag(volume.settled.is_some(), SETTLED)
         | flag(volume.digest.is_some(), DIGEST)
-        | flag(volume.set_aside.is_some(), SET_ASIDE);
+        | flag(volume.set_aside.is_some(), SET_ASIDE)
+        | flag(volume.copied.is_some(), COPIED)
+        | flag(volume.kept, KEPT)
+        | flag(volume.told, TOLD);
     let mut entry = Vec::with_capacity(96);
     entry.extend_from_slice(&volume.number.to_be_bytes());
     entry.extend_from_slice(&volume.store.0);
@@ -265,9 +334,8 @@ fn put_volume(out: &mut Vec<u8>, volume: &VolumeEntry) {
         entry.extend_from_slice(&digest.bytes.to_be_bytes());
         entry.extend_from_slice(&digest.checksum.to_be_bytes());
     }
-    if let Some(found) = volume.set_aside {
-        entry.extend_from_slice(&found.to_be_bytes());
-    }
+    let counts = [volume.set_aside, volume.copied].into_iter().flatten();
+    counts.for_each(|count| entry.extend_from_slice(&count.to_be_bytes()));
     out.extend_from_slice(&(entry.len() as u16).to_be_bytes());
     out.extend_from_slice(&entry);
 }
@@ -281,7 +349,13 @@ fn contents(bytes: &[u8]) -> Option<Contents> {
         Some(UpstreamEntry { name: UpstreamName::new(from.text()?).ok()?, start: from.u64()? })
     };
     let upstreams = (0..from.u32()?).map(|_| upstream(&mut from)).collect::<Option<_>>()?;
-    Some(Contents { store, salt, closed: flags & CLOSED != 0, last, next_volume, volumes, upstreams })
+    let aside = |from: &mut Reader<'_>| {
+        let (number, expected, found) = (from.u64()?, from.u64()?, from.u64()?);
+        Some(AsideEntry { number, expected, found, since: Timestamp::from_micros(from.i64()?) })
+    };
+    let aside = (0..from.u32()?).map(|_| aside(&mut from)).collect::<Option<_>>()?;
+    let closed = flags & CLOSED != 0;
+    Some(Contents { store, salt, closed, last, next_volume, volumes, upstreams, aside })
 }
 
 fn volume(from: &mut Reader<'_>) -> Option<VolumeEntry> {
@@ -301,11 +375,11 @@ fn volume(from: &mut Reader<'_>) -> Option<VolumeEntry> {
         0 => None,
         _ => Some(Digest { bytes: from.u64()?, checksum: from.u32()? }),
     };
-    let set_aside = match flags & SET_ASIDE {
-        0 => None,
-        _ => Some(from.u64()?),
-    };
-    Some(VolumeEntry { number, store, first, last, opened, settled, digest, set_aside })
+    let mut count = |bit: u8| if flags & bit == 0 { Some(None) } else { from.u64().map(Some) };
+    let (set_aside, copied) = (count(SET_ASIDE)?, count(COPIED)?);
+    let (kept, told) = (flags & KEPT != 0, flags & TOLD != 0);
+    let times = VolumeEntry { opened, settled, ..VolumeEntry::new(number, store, first, last) };
+    Some(VolumeEntry { digest, set_aside, copied, kept, told, ..times })
 }
 
 #[cfg(test)]
@@ -318,14 +392,9 @@ mod tests {
 
     fn some(last: u64) -> Contents {
         let volume = VolumeEntry {
-            number: 1,
-            store: StoreId([1; 16]),
-            first: 1,
-            last: 40,
             opened: Some(at(1)),
-            settled: None,
             digest: Some(Digest { bytes: 7, checksum: 8 }),
-            set_aside: None,
+            ..VolumeEntry::new(1, StoreId([1; 16]), 1, 40)
         };
         let aside = VolumeEntry {
             number: 2,
@@ -333,6 +402,9 @@ mod tests {
             last,
             settled: Some(at(9)),
             set_aside: Some(3),
+            copied: Some(4),
+            kept: true,
+            told: true,
             ..volume.clone()
         };
         Contents {
@@ -343,6 +415,7 @@ mod tests {
             next_volume: 3,
             volumes: vec![volume, aside],
             upstreams: vec![UpstreamEntry { name: upstream("ehr"), start: 5 }],
+            aside: vec![AsideEntry { number: 9, expected: 50, found: 49, since: at(3) }],
         }
     }
 

@@ -5,6 +5,7 @@ mod bytes;
 mod damage_tests;
 mod dead;
 pub mod disk;
+mod eviction;
 pub mod frame;
 mod guard;
 pub mod handle;
@@ -14,15 +15,20 @@ mod lock;
 mod look;
 mod manifest;
 pub mod memory;
+mod mending;
 #[cfg(test)]
 mod model_tests;
 mod opening;
 mod reading;
 mod replay;
+mod reserve;
+mod salvage;
 mod scan;
 mod settlement;
 mod shelf;
 pub mod space;
+#[cfg(test)]
+mod space_tests;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -282,6 +288,13 @@ pub enum SpoolError {
 }
 
 impl SpoolError {
+    /// Whether the disk has no room, which passes; any other failure of it may not.
+    pub(crate) fn is_no_space(&self) -> bool {
+        use std::io::ErrorKind;
+        let Self::Disk { source, .. } = self else { return false };
+        matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    }
+
     /// How the program ends because of it.
     #[must_use]
     pub const fn exit(&self) -> Exit {

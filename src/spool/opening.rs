@@ -10,11 +10,13 @@ use crate::spool::lock::Lock;
 use crate::spool::manifest::{
     Contents, Found, Manifest, UpstreamEntry, VolumeEntry, folder_name, folder_number, read,
 };
+use crate::spool::salvage::{is_copy, listed};
 use crate::spool::scan::{Index, Tail, survey};
 use crate::spool::settlement::Settlement;
 use crate::spool::shelf::Shelf;
 use crate::spool::store::{Options, SledSpool, remove_folder};
-use crate::spool::{SpoolError, StoreId};
+use crate::spool::writing::LEFT_FREE;
+use crate::spool::{SpoolError, StoreId, reserve};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -82,6 +84,8 @@ impl SledSpool {
             resting_bytes: 0,
             failures: 0,
             broken: None,
+            damaged: false,
+            losses: BTreeMap::new(),
             oldest: BTreeMap::new(),
             heard: now,
             disk,
@@ -124,12 +128,21 @@ impl SledSpool {
             }
             self.shelf.put(number, index);
         }
+        if self.settlement.any_forgotten() {
+            for volume in self.contents.volumes.iter().filter(|volume| volume.kept) {
+                if let Some(kept) = listed(&self.home.join(volume.folder())) {
+                    self.settlement.not_in_copy(volume.first, volume.last, &kept);
+                }
+            }
+        }
         self.settlement.write()?;
+        self.look_after_aside()?;
         self.commit_both()?;
         for folder in leftover {
             self.disk.act("remove what is left of a volume", || remove_folder(&folder))?;
         }
         self.measure_resting_volumes();
+        reserve::hold(&self.home, self.options.max_bytes, LEFT_FREE, &self.disk);
         Ok(())
     }
 }
@@ -158,6 +171,7 @@ fn new_store(store: [u8; 16]) -> Contents {
         next_volume: 1,
         volumes: Vec::new(),
         upstreams: Vec::new(),
+        aside: Vec::new(),
     }
 }
 
@@ -182,8 +196,7 @@ fn recover(
             continue;
         }
         let tail = if in_doubt { Tail::Adopt } else { Tail::Ignore };
-        let folder = home.join(volume.folder());
-        let index = Index::scan(&folder, volume.store, volume.first, volume.last, tail, &mut opener)?;
+        let index = Index::of(home, volume, tail, &mut opener)?;
         volume.last = volume.last.max(index.last());
         contents.last = contents.last.max(volume.last);
         opened.scanned.push((volume.number, index));
@@ -206,7 +219,8 @@ fn adopt_unnamed(
         let folder = home.join(folder_name(*number));
         let contents = &mut opened.contents;
         let named = contents.volumes.iter().any(|volume| volume.number == *number);
-        if named || opened.leftover.contains(&folder) {
+        let aside = contents.aside.iter().any(|aside| aside.number == *number);
+        if named || aside || opened.leftover.contains(&folder) {
             continue;
         }
         let newer = |(store, (_, last)): (&[u8; 16], &(u64, u64))| {
@@ -231,16 +245,7 @@ fn adopt_unnamed(
             "a volume unknown to the manifest was adopted"
         );
         let last = index.last();
-        contents.volumes.push(VolumeEntry {
-            number: *number,
-            store: contents.store,
-            first: next,
-            last,
-            opened: None,
-            settled: None,
-            digest: None,
-            set_aside: None,
-        });
+        contents.volumes.push(VolumeEntry::new(*number, contents.store, next, last));
         contents.last = last;
         contents.next_volume = contents.next_volume.max(number.saturating_add(1));
         opened.scanned.push((*number, index));
@@ -261,30 +266,29 @@ fn rebuild(
     let mut opened = Opened::new(new_store(store));
     let mut opener = Opener::new(keys);
     let contents = &mut opened.contents;
+    let mut found = Vec::new();
     for number in folders {
         contents.next_volume = contents.next_volume.max(number.saturating_add(1));
-        let folder = home.join(folder_name(*number));
-        for (store, (first, last)) in survey(&folder, &mut opener)? {
-            let first = first.max(contents.last + 1);
-            if last < first {
-                continue;
-            }
-            let store = StoreId(store);
-            let index = Index::scan(&folder, store, first, last, Tail::Ignore, &mut opener)?;
-            opened.scanned.push((*number, index));
-            contents.volumes.push(VolumeEntry {
-                number: *number,
-                store,
-                first,
-                last,
-                opened: Some(now),
-                settled: None,
-                digest: None,
-                set_aside: None,
-            });
-            contents.last = last;
-            break;
+        let stores = survey(&home.join(folder_name(*number)), &mut opener)?;
+        found.extend(stores.into_iter().map(|(store, (first, last))| (first, last, *number, StoreId(store))));
+    }
+    // A copy has a higher number than what it was copied from and belongs in its place.
+    found.sort_by_key(|(first, _, number, _)| (*first, *number));
+    for (first, last, number, store) in found {
+        let first = first.max(contents.last + 1);
+        if last < first || contents.volumes.iter().any(|volume| volume.number == number) {
+            continue;
         }
+        let mut volume = VolumeEntry { opened: Some(now), ..VolumeEntry::new(number, store, first, last) };
+        let folder = home.join(volume.folder());
+        if is_copy(&folder) {
+            let listed = listed(&folder).map(|runs| runs.count());
+            let all = Index::scan(&folder, store, first, last, Tail::Ignore, &mut opener)?.found();
+            volume.copied = Some(listed.unwrap_or(all));
+        }
+        opened.scanned.push((number, Index::of(home, &volume, Tail::Ignore, &mut opener)?));
+        contents.volumes.push(volume);
+        contents.last = last;
     }
     let start = contents.volumes.first().map_or(1, |volume| volume.first);
     contents.upstreams = upstreams.iter().map(|name| UpstreamEntry { name: name.clone(), start }).collect();

@@ -60,10 +60,8 @@ impl SledSpool {
             let Some(entry) = self.contents.volumes.iter().find(|volume| volume.number == number) else {
                 return Ok(None);
             };
-            let folder = self.home.join(entry.folder());
             let mut opener = Opener::new(&*self.keys);
-            let index =
-                Index::scan(&folder, entry.store, entry.first, entry.last, Tail::Ignore, &mut opener)?;
+            let index = Index::of(&self.home, entry, Tail::Ignore, &mut opener)?;
             if !index.is_complete() && entry.set_aside.is_none() {
                 self.set_aside(number, &index)?;
             }
@@ -85,7 +83,9 @@ impl SledSpool {
             "a volume is incomplete and was set aside"
         );
         let lost = index.missing().filter(|sequence| !self.dead.holds(*sequence));
-        lost.for_each(|sequence| self.settlement.lose(sequence));
+        let undelivered: Vec<_> = lost.filter(|sequence| self.settlement.lose(*sequence)).collect();
+        self.losses.insert(number, undelivered.into_iter().map(|sequence| sequence.0).collect());
+        self.damaged = true;
         self.settlement.write()?;
         self.commit_both()
     }

@@ -6,7 +6,8 @@
 use crate::privacy::keyring::KeyId;
 use crate::spool::disk::refusal;
 use crate::spool::frame::{FrameFault, Header, MAGIC, MAX_FRAME, Opener};
-use crate::spool::manifest::Digest;
+use crate::spool::manifest::{Digest, VolumeEntry};
+use crate::spool::salvage::{Runs, listed};
 use crate::spool::volume::files;
 use crate::spool::{Sequence, SpoolError, StoreId};
 use std::collections::BTreeMap;
@@ -31,6 +32,8 @@ pub(crate) struct Index {
     places: Vec<Option<Place>>,
     /// First and last sequence of every key.
     keys: BTreeMap<[u8; 16], (u64, u64)>,
+    /// Of a copy: which sequences it must hold, unless its list is damaged, and how many.
+    copied: Option<(Option<Runs>, u64)>,
 }
 
 /// A place packed into eight bytes, for a volume has many: file (8 bits), offset (40), length (16).
@@ -63,7 +66,20 @@ pub(crate) enum Tail {
 }
 
 impl Index {
-    /// Scans a volume that must hold `first..=last`.
+    /// Scans a volume of the manifest.
+    pub(crate) fn of(
+        home: &Path,
+        volume: &VolumeEntry,
+        tail: Tail,
+        opener: &mut Opener<'_>,
+    ) -> Result<Self, SpoolError> {
+        let folder = home.join(volume.folder());
+        let mut index = Self::scan(&folder, volume.store, volume.first, volume.last, tail, opener)?;
+        index.copied = volume.copied.map(|copied| (listed(&folder), copied));
+        Ok(index)
+    }
+
+    /// Scans a folder that must hold `first..=last`.
     pub(crate) fn scan(
         folder: &Path,
         store: StoreId,
@@ -74,8 +90,8 @@ impl Index {
     ) -> Result<Self, SpoolError> {
         let expected = last.saturating_add(1).saturating_sub(first);
         let expected = usize::try_from(expected).unwrap_or(usize::MAX);
-        let mut index =
-            Self { files: Vec::new(), first, places: vec![None; expected], keys: BTreeMap::new() };
+        let places = vec![None; expected];
+        let mut index = Self { files: Vec::new(), first, places, keys: BTreeMap::new(), copied: None };
         let mut behind = BTreeMap::new();
         // A frame whose key was destroyed cannot be proved, but it is no loss either.
         let mut unproved = BTreeMap::new();
@@ -132,13 +148,27 @@ impl Index {
 
     /// Whether nothing is missing.
     pub(crate) fn is_complete(&self) -> bool {
-        self.places.iter().all(Option::is_some)
+        match &self.copied {
+            Some((_, copied)) => self.found() >= *copied,
+            None => self.places.iter().all(Option::is_some),
+        }
     }
 
-    /// Sequences that should be there and are not.
-    pub(crate) fn missing(&self) -> impl Iterator<Item = Sequence> {
+    /// Sequences that were found.
+    pub(crate) fn present(&self) -> impl Iterator<Item = Sequence> {
         let places = (self.first..).zip(&self.places);
-        places.filter(|(_, place)| place.is_none()).map(|(sequence, _)| Sequence(sequence))
+        places.filter(|(_, place)| place.is_some()).map(|(sequence, _)| Sequence(sequence))
+    }
+
+    /// Sequences that should be there and are not; of a copy whose list is damaged, all that are not there.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = Sequence> {
+        let listed = self.copied.as_ref().and_then(|(listed, _)| listed.as_ref());
+        let places = (self.first..).zip(&self.places);
+        places
+            .filter(move |(sequence, place)| {
+                place.is_none() && listed.is_none_or(|listed| listed.contains(*sequence))
+            })
+            .map(|(sequence, _)| Sequence(sequence))
     }
 
     /// First and last sequence of every key.

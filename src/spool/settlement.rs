@@ -10,6 +10,7 @@ use crate::spool::disk::Disk;
 use crate::spool::ledger::{End, Ledger};
 use crate::spool::letter::Refusal;
 use crate::spool::manifest::UpstreamEntry;
+use crate::spool::salvage::Runs;
 use crate::spool::tools::Standing;
 use crate::spool::volume::{Database, Row};
 use crate::spool::{Sequence, SpoolError, Verdict};
@@ -207,12 +208,32 @@ impl Settlement {
     }
 
     /// Ends a record at every upstream that has not settled it and has not leased it.
-    pub(crate) fn lose(&mut self, sequence: Sequence) {
+    /// Says whether there was any.
+    pub(crate) fn lose(&mut self, sequence: Sequence) -> bool {
+        let mut any = false;
         for ledger in self.ledgers.values_mut() {
             if ledger.leased_at(sequence).is_none() {
+                any |= !ledger.is_settled(sequence);
                 ledger.end(sequence, End::Lost);
             }
         }
+        any
+    }
+
+    /// Ends what is not settled of a volume that has to leave, but for what stays in a copy; durable when it returns.
+    pub(crate) fn evict(
+        &mut self,
+        first: u64,
+        last: u64,
+        kept: &Runs,
+        erased: &Runs,
+    ) -> Result<(), SpoolError> {
+        for ledger in self.ledgers.values_mut() {
+            erased.sequences().for_each(|sequence| ledger.end(Sequence(sequence), End::Erased));
+            let gone = (first..=last).filter(|sequence| !kept.contains(*sequence));
+            gone.for_each(|sequence| ledger.end(Sequence(sequence), End::Evicted));
+        }
+        self.sync()
     }
 
     /// Ends what one upstream has not settled of a range.
@@ -231,13 +252,39 @@ impl Settlement {
         }
     }
 
+    /// Ends what the copy of an evicted volume does not hold, for upstreams whose settlements were lost.
+    pub(crate) fn not_in_copy(&mut self, first: u64, last: u64, kept: &Runs) {
+        for (_, ledger) in self.ledgers.iter_mut().filter(|(name, _)| self.forgotten.contains(*name)) {
+            let gone = (first..=last).filter(|sequence| !kept.contains(*sequence));
+            gone.for_each(|sequence| ledger.end(Sequence(sequence), End::Evicted));
+        }
+    }
+
+    /// Whether the settlements of any upstream were lost.
+    pub(crate) fn any_forgotten(&self) -> bool {
+        !self.forgotten.is_empty()
+    }
+
     /// Whether every upstream has settled a range.
     pub(crate) fn all_settled(&self, first: u64, last: u64) -> bool {
         self.ledgers.values().all(|ledger| ledger.all_settled(first, last))
     }
 
-    /// Writes what changed, so that it survives the end of this process.
+    /// Writes what changed, so that it survives the end of this process. What finds no room on the disk is written later:
+    /// it may lag.
     pub(crate) fn write(&mut self) -> Result<(), SpoolError> {
+        match self.write_now() {
+            Err(error) if error.is_no_space() => {
+                tracing::warn!(%error, "settlements wait for room on the disk");
+                self.unwritten = self.ledgers.keys().cloned().collect();
+                self.ledgers.values_mut().for_each(Ledger::change_all);
+                Ok(())
+            }
+            written => written,
+        }
+    }
+
+    fn write_now(&mut self) -> Result<(), SpoolError> {
         let Err(error) = self.write_changes() else { return Ok(()) };
         tracing::warn!(%error, "the settlement store cannot be written, it is made anew");
         self.start_over()?;
@@ -264,7 +311,8 @@ impl Settlement {
         if rows.is_empty() {
             return Ok(());
         }
-        self.database.as_mut().map_or(Ok(()), |database| database.write(rows, gone))
+        let lost = SpoolError::Engine { act: "write settlements", why: "their store could not be made anew" };
+        self.database.as_mut().ok_or(lost)?.write(rows, gone)
     }
 
     /// The database is new: all of every ledger has to be written.
@@ -276,7 +324,7 @@ impl Settlement {
 
     /// Makes what was written survive a power cut.
     pub(crate) fn sync(&mut self) -> Result<(), SpoolError> {
-        self.write()?;
+        self.write_now()?;
         let act = "sync the settlement store";
         let Some(Err(error)) = self.database.as_mut().map(|database| database.sync(act)) else {
             return Ok(());

@@ -80,6 +80,12 @@ impl Space {
         }
     }
 
+    /// The same room with this much more in it.
+    #[must_use]
+    pub(crate) fn with(self, bytes: u64) -> Self {
+        Self { used: self.used.saturating_add(bytes), ..self }
+    }
+
     /// Bytes that may still come before the oldest records have to go: what days of autonomy are counted from.
     #[must_use]
     pub fn left(self) -> u64 {

@@ -12,15 +12,16 @@ use crate::spool::disk::{Disk, Faults};
 use crate::spool::frame::{Header, Opener, Sealer};
 use crate::spool::lock::Lock;
 use crate::spool::manifest::{Contents, Manifest, VolumeEntry, folder_name};
+use crate::spool::salvage::Runs;
 use crate::spool::scan::digest;
 use crate::spool::settlement::Settlement;
 use crate::spool::shelf::Shelf;
 use crate::spool::space::Space;
 use crate::spool::tools::SpoolTools;
 use crate::spool::volume::{Database, pack};
+use crate::spool::writing::SEGMENT;
 use crate::spool::{
-    BatchLimit, Lane, Pruned, Retention, Sequence, SetAside, Spool, SpoolError, SpoolStatus, StoreId, Stored,
-    Verdict,
+    BatchLimit, Lane, Pruned, Retention, Sequence, Spool, SpoolError, SpoolStatus, StoreId, Stored, Verdict,
 };
 use chairside_drivers::kit::time::Tick;
 use std::collections::BTreeMap;
@@ -59,6 +60,9 @@ impl std::fmt::Debug for Options {
 /// Records in one lease at most.
 const LEASE: usize = 1_000;
 
+/// A record takes about this much on disk.
+const TYPICAL: u64 = 1024;
+
 /// Records read at a time in search of a treatment.
 const STRIDE: usize = 256;
 
@@ -81,6 +85,10 @@ pub struct SledSpool {
     /// Acts of the disk that failed since the start. The second one ends the spool.
     pub(super) failures: u32,
     pub(super) broken: Option<SpoolError>,
+    /// A volume was set aside and is to be mended at the next append.
+    pub(super) damaged: bool,
+    /// What volumes lost that some upstream still waited for.
+    pub(super) losses: BTreeMap<u64, Runs>,
     /// Capture times of records that were the oldest waiting when somebody last asked.
     pub(super) oldest: BTreeMap<u64, Timestamp>,
     /// The newest time anybody told: of a capture, or of upkeep.
@@ -106,7 +114,29 @@ impl SledSpool {
         self.broken.clone().map_or(Ok(()), Err)
     }
 
-    fn remove_volumes(&mut self, expired: &[u64]) -> Result<(), SpoolError> {
+    /// Writes the records; durable when it returns.
+    pub(super) fn keep(&mut self, batch: &[Record], at: Timestamp) -> Result<Vec<Sequence>, SpoolError> {
+        let first = self.contents.last + 1;
+        let frames = (first..)
+            .zip(batch)
+            .map(|(sequence, record)| self.sealer.seal(Sequence(sequence), record))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.check_space(batch, &frames)?;
+        self.write_frames(&pack(Sequence(first), &frames), at)?;
+        let last = self.contents.last + batch.len() as u64;
+        self.contents.last = last;
+        if let Some(volume) = self.contents.volumes.last_mut() {
+            volume.last = last;
+            let places = (first..).zip(batch);
+            places
+                .for_each(|(sequence, record)| self.shelf.note(volume.number, record.treatment(), sequence));
+        }
+        self.commit()?;
+        self.settlement.appended(last);
+        Ok((first..=last).map(Sequence).collect())
+    }
+
+    pub(super) fn remove_volumes(&mut self, expired: &[u64]) -> Result<(), SpoolError> {
         // A settlement that a power cut takes back would make records of a removed volume look lost.
         self.settlement.sync()?;
         self.contents.volumes.retain(|volume| !expired.contains(&volume.number));
@@ -134,24 +164,13 @@ impl Spool for SledSpool {
         self.usable()?;
         let Some(newest) = batch.last() else { return Ok(Vec::new()) };
         self.heard = newest.origin().at;
-        let first = self.contents.last + 1;
-        let frames = (first..)
-            .zip(batch)
-            .map(|(sequence, record)| self.sealer.seal(Sequence(sequence), record))
-            .collect::<Result<Vec<_>, _>>()?;
-        self.check_space(batch, &frames)?;
-        self.write_frames(&pack(Sequence(first), &frames), newest.origin().at)?;
-        let last = self.contents.last + batch.len() as u64;
-        self.contents.last = last;
-        if let Some(volume) = self.contents.volumes.last_mut() {
-            volume.last = last;
-            let places = (first..).zip(batch);
-            places
-                .for_each(|(sequence, record)| self.shelf.note(volume.number, record.treatment(), sequence));
+        let moment = newest.origin();
+        self.mend(moment);
+        if let Err(error) = self.make_room(batch.len() as u64 * TYPICAL + SEGMENT, moment) {
+            tracing::warn!(%error, "no room could be made in the spool");
         }
-        self.commit()?;
-        self.settlement.appended(last);
-        Ok((first..=last).map(Sequence).collect())
+        self.usable()?;
+        self.keep(batch, moment.at)
     }
 
     fn lease(
@@ -252,6 +271,7 @@ impl Spool for SledSpool {
         } else if noted {
             self.commit()?;
         }
+        self.prune_aside(now)?;
         Ok(pruned)
     }
 
@@ -274,10 +294,6 @@ impl Spool for SledSpool {
         let volumes = &self.contents.volumes;
         let missing =
             |volume: &VolumeEntry| volume.set_aside.map_or(0, |found| volume.records().saturating_sub(found));
-        let set_aside = volumes.iter().filter_map(|volume| {
-            let (expected, found) = (volume.records(), volume.set_aside?);
-            Some(SetAside { volume: volume.folder(), expected, found })
-        });
         let counts = self.settlement.ledgers().map(|(name, ledger)| {
             let mut counts = ledger.counts();
             let oldest = ledger.oldest_waiting();
@@ -291,7 +307,7 @@ impl Spool for SledSpool {
             bytes: space.used,
             space,
             volumes: u32::try_from(volumes.len()).unwrap_or(u32::MAX),
-            set_aside: set_aside.collect(),
+            set_aside: self.contents.set_aside(),
             upstreams: counts.collect(),
         }
     }

@@ -11,7 +11,7 @@ use crate::spool::scan::{Index, Tail};
 use crate::spool::settlement::Settlement;
 use crate::spool::space::Space;
 use crate::spool::volume::files;
-use crate::spool::{SetAside, SpoolError, SpoolStatus};
+use crate::spool::{SpoolError, SpoolStatus};
 use std::fs;
 use std::path::Path;
 
@@ -82,9 +82,6 @@ pub fn inspect(home: &Path, max_bytes: u64) -> Result<SpoolStatus, SpoolError> {
     let names: Vec<_> = contents.upstreams.iter().map(|entry| entry.name.clone()).collect();
     let disk = Disk::default();
     let settlement = Settlement::open(copy.path(), &disk, &contents.upstreams, &names, contents.last)?;
-    let set_aside = contents.volumes.iter().filter_map(|volume| {
-        Some(SetAside { volume: volume.folder(), expected: volume.records(), found: volume.set_aside? })
-    });
     let held = |volume: &VolumeEntry| volume.set_aside.unwrap_or_else(|| volume.records());
     let bytes = used(home);
     let free = free(home).map_err(|source| refusal(act, source))?;
@@ -94,7 +91,7 @@ pub fn inspect(home: &Path, max_bytes: u64) -> Result<SpoolStatus, SpoolError> {
         bytes,
         space: Space::of(bytes, max_bytes, free),
         volumes: u32::try_from(contents.volumes.len()).unwrap_or(u32::MAX),
-        set_aside: set_aside.collect(),
+        set_aside: contents.set_aside(),
         upstreams: settlement.ledgers().map(|(name, ledger)| (name.clone(), ledger.counts())).collect(),
     })
 }
@@ -136,9 +133,8 @@ pub fn verify(home: &Path, keys: &dyn DataKeys) -> Result<Verification, SpoolErr
     for volume in &contents.volumes {
         let in_doubt = volume.number == newest && !contents.closed;
         let tail = if in_doubt { Tail::Adopt } else { Tail::Ignore };
-        let folder = home.join(volume.folder());
         let mut opener = Opener::new(keys);
-        let index = Index::scan(&folder, volume.store, volume.first, volume.last, tail, &mut opener)?;
+        let index = Index::of(home, volume, tail, &mut opener)?;
         let behind = index.last().saturating_sub(volume.last);
         checks.push(VolumeCheck {
             volume: volume.folder(),
@@ -148,7 +144,10 @@ pub fn verify(home: &Path, keys: &dyn DataKeys) -> Result<Verification, SpoolErr
             set_aside: volume.set_aside.is_some(),
         });
     }
-    let named = |number: &u64| contents.volumes.iter().any(|volume| volume.number == *number);
+    let named = |number: &u64| {
+        contents.volumes.iter().any(|volume| volume.number == *number)
+            || contents.aside.iter().any(|aside| aside.number == *number)
+    };
     let unnamed = folders.iter().filter(|number| !named(number)).count();
     Ok(Verification {
         manifest: true,

@@ -4,12 +4,12 @@ use crate::model::time::Timestamp;
 use crate::privacy::record::Record;
 use crate::spool::disk::{free, used};
 use crate::spool::frame::FrameKind;
-use crate::spool::manifest::{VolumeEntry, folder_name};
+use crate::spool::manifest::{ASIDE, VolumeEntry, folder_name};
 use crate::spool::scan::digest;
 use crate::spool::space::Space;
 use crate::spool::store::SledSpool;
 use crate::spool::volume::{Database, Row};
-use crate::spool::{Sequence, SpoolError};
+use crate::spool::{Sequence, SpoolError, reserve};
 use std::time::Duration;
 
 /// A new volume is started a day after the first record of the last one.
@@ -18,25 +18,33 @@ const VOLUME_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// A volume is not made larger than this; a scan reads all of it.
 const VOLUME_BYTES: u64 = 64 * 1024 * 1024;
 
+/// Nor than this part of a small room, so that little has to leave at once.
+const VOLUME_PART: u64 = 16;
+
+/// But never smaller than this because of it: an empty volume takes a good part of it.
+const VOLUME_LEAST: u64 = 4 * SEGMENT;
+
 /// A frame takes about twice its length in sled until its pages are tidied up.
 const SLED_OVERHEAD: u64 = 2;
 
 /// sled writes in segments of this size, and a commit can begin one.
-const SEGMENT: u64 = 512 * 1024;
+pub(super) const SEGMENT: u64 = 512 * 1024;
 
 /// This part of the space is kept back from readings, for alarms and treatment events.
-const RESERVE: u64 = 20;
+const RESERVE: u64 = 40;
 
 /// Bytes of the file system that are left to others, and to the settlement of what is stored.
-const LEFT_FREE: u64 = 16 * 1024 * 1024;
+pub(super) const LEFT_FREE: u64 = 16 * 1024 * 1024;
 
 impl SledSpool {
     pub(super) fn check_space(&self, batch: &[Record], frames: &[Vec<u8>]) -> Result<(), SpoolError> {
         let bytes = frames.iter().map(|frame| frame.len() as u64).sum::<u64>() * SLED_OVERHEAD + SEGMENT;
         let urgent = batch.iter().all(|record| FrameKind::of(record.body()).passes_the_reserve());
         let kept_back = if urgent { 0 } else { self.options.max_bytes / RESERVE };
+        // What says that records leave comes before they do: an eviction has to begin above the bound.
+        let makes_room = batch.iter().all(|record| FrameKind::of(record.body()) == FrameKind::Evicted);
         let (used, max) = (self.used(), self.options.max_bytes);
-        if used.saturating_add(bytes) > max.saturating_sub(kept_back) {
+        if !makes_room && used.saturating_add(bytes) > max.saturating_sub(kept_back) {
             return Err(SpoolError::Full { used, max });
         }
         let left = if urgent { LEFT_FREE / 4 } else { LEFT_FREE };
@@ -59,7 +67,8 @@ impl SledSpool {
     pub(super) fn used(&self) -> u64 {
         let newest = self.current.as_ref().and(self.contents.volumes.last());
         let newest = newest.map_or(0, |volume| used(&self.home.join(volume.folder())));
-        let beside = ["settlement", "dead", "manifest"].map(|name| used(&self.home.join(name)));
+        let beside = ["settlement", "settlement-damaged", "dead", "contents", "manifest", ASIDE]
+            .map(|name| used(&self.home.join(name)));
         self.resting_bytes + newest + beside.iter().sum::<u64>()
     }
 
@@ -81,6 +90,15 @@ impl SledSpool {
             });
             let Err(error) = written else { return Ok(()) };
             self.give_up_current();
+            if error.is_no_space() {
+                // The disk is sound. Room comes back; what the engine has begun in this volume does not.
+                if last_chance || !reserve::release(&self.home) {
+                    let used = self.used();
+                    return Err(SpoolError::Full { used, max: used });
+                }
+                last_chance = true;
+                continue;
+            }
             self.failed(error, last_chance)?;
             last_chance = true;
         }
@@ -100,12 +118,16 @@ impl SledSpool {
         Ok(())
     }
 
+    fn volume_bytes(&self) -> u64 {
+        (self.options.max_bytes / VOLUME_PART).clamp(VOLUME_LEAST, VOLUME_BYTES)
+    }
+
     /// Sees to it that the newest volume is open and has room.
     pub(super) fn open_volume(&mut self, at: Timestamp) -> Result<(), SpoolError> {
         let Some(newest) = self.contents.volumes.last() else { return self.start_volume(at) };
         let full = newest.records() >= self.options.volume_records
             || newest.opened.is_some_and(|opened| at.since(opened) >= VOLUME_AGE)
-            || (self.current.is_some() && used(&self.home.join(newest.folder())) >= VOLUME_BYTES);
+            || (self.current.is_some() && used(&self.home.join(newest.folder())) >= self.volume_bytes());
         match (self.current.is_some(), full) {
             (true, false) => Ok(()),
             (true, true) => {
@@ -129,7 +151,7 @@ impl SledSpool {
         let newest = self.contents.volumes.last_mut()?;
         let closed = newest.digest.take()?;
         let folder = self.home.join(newest.folder());
-        if newest.set_aside.is_some() || digest(&folder).ok()? != closed {
+        if newest.set_aside.is_some() || newest.copied.is_some() || digest(&folder).ok()? != closed {
             return None;
         }
         let (number, last) = (newest.number, Sequence(newest.last));
@@ -145,22 +167,11 @@ impl SledSpool {
     }
 
     pub(super) fn start_volume(&mut self, at: Timestamp) -> Result<(), SpoolError> {
-        let mut number = self.contents.next_volume;
-        while self.home.join(folder_name(number)).exists() {
-            number += 1;
-        }
-        self.contents.next_volume = number + 1;
+        let number = self.free_number();
         let volume = Database::open(&self.home.join(folder_name(number)), &self.disk)?;
-        self.contents.volumes.push(VolumeEntry {
-            number,
-            store: self.contents.store,
-            first: self.contents.last + 1,
-            last: self.contents.last,
-            opened: Some(at),
-            settled: None,
-            digest: None,
-            set_aside: None,
-        });
+        let last = self.contents.last;
+        let entry = VolumeEntry::new(number, self.contents.store, last + 1, last);
+        self.contents.volumes.push(VolumeEntry { opened: Some(at), ..entry });
         self.current = Some(volume);
         self.measure_resting_volumes();
         self.commit_both()

@@ -9,7 +9,7 @@ use crate::model::alarm::{Alarm, AlarmEdge, Phase};
 use crate::model::time::{ClockTrust, Timestamp};
 use crate::model::value::{Doubts, Mark, Reading, Value};
 use crate::normalise::EndReason;
-use crate::privacy::record::{Body, Gap, GapCause, Revision, Tombstone};
+use crate::privacy::record::{Body, Gap, GapCause, LossCause, Revision, Tombstone};
 use crate::spool::Stored;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -112,8 +112,10 @@ fn resources() -> BTreeMap<String, String> {
     let gap = |cause| Body::Gap(Gap { from: NOON, to, slots: 4, cause });
     encode("gap-silent", &site, &seated(), &stored(13, None, gap(GapCause::MachineSilent)));
     encode("gap-gateway-down", &site, &seated(), &stored(14, None, gap(GapCause::GatewayDown)));
-    let evicted = Body::Evicted(Tombstone { from: NOON, to, records: 1_200 });
-    encode("evicted", &site, &seated(), &stored(15, None, evicted));
+    let gone =
+        |cause| Body::Evicted(Tombstone { from: NOON, to, records: 1_200, first: 5, last: 2_004, cause });
+    encode("evicted", &site, &seated(), &stored(15, None, gone(LossCause::StoreFull)));
+    encode("lost-in-store", &site, &seated(), &stored(15, None, gone(LossCause::StoreDamaged)));
 
     encode("started", &site, &seated(), &inside(16, Body::TreatmentStarted));
     let ended = seated();

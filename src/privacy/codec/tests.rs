@@ -67,6 +67,8 @@ fn golden() -> Vec<(&'static str, Record)> {
     };
     let earlier = Timestamp::from_micros(1_799_999_000_000_000);
     let later = Timestamp::from_micros(1_800_000_000_000_000);
+    let cause = LossCause::StoreFull;
+    let tombstone = Tombstone { from: earlier, to: later, records: 50_000, first: 3, last: 60_000, cause };
     let simulated = Origin { simulated: true, clock: ClockTrust::Untrusted, ..origin() };
     vec![
         ("values", Record::assemble(origin(), Some(TREATMENT), Body::Values(values))),
@@ -81,7 +83,7 @@ fn golden() -> Vec<(&'static str, Record)> {
             record(None, Body::Gap(Gap { from: earlier, to: later, slots: 100, cause: GapCause::LineDown })),
         ),
         ("clock-step", record(None, Body::ClockStep(ClockStep { expected: later, found: earlier }))),
-        ("evicted", record(None, Body::Evicted(Tombstone { from: earlier, to: later, records: 50_000 }))),
+        ("evicted", record(None, Body::Evicted(tombstone))),
         (
             "correction",
             record(
@@ -236,8 +238,10 @@ fn bodies() -> impl Strategy<Value = Body> {
             Body::Gap(Gap { from, to, slots, cause: gap_cause(cause).unwrap() })
         }),
         1 => span().prop_map(|(expected, found)| Body::ClockStep(ClockStep { expected, found })),
-        1 => (span(), any::<u64>())
-            .prop_map(|((from, to), records)| Body::Evicted(Tombstone { from, to, records })),
+        1 => (span(), any::<(u64, u64, u64)>(), 1_u8..=2).prop_map(|((from, to), (records, first, last), cause)| {
+            let cause = loss_cause(cause).unwrap();
+            Body::Evicted(Tombstone { from, to, records, first, last, cause })
+        }),
         1 => any::<([u8; 16], u32, u32)>().prop_map(|(id, old, new)| {
             let treatment = TreatmentId::from_bytes(id);
             Body::Correction(Correction { treatment, old: Revision(old), new: Revision(new) })

@@ -9,7 +9,7 @@ use crate::model::parameter::Parameter;
 use crate::model::time::{ClockTrust, Timestamp};
 use crate::model::unit::Unit;
 use crate::model::value::Doubts;
-use crate::privacy::record::{Gap, GapCause, Tombstone};
+use crate::privacy::record::{Gap, GapCause, LossCause, Tombstone};
 use chairside_drivers::kit::decimal::Decimal;
 
 const ALERT_SOURCE: (u32, &str) = (68_480, "MDC_ATTR_ALERT_SOURCE");
@@ -78,14 +78,23 @@ impl Scene<'_> {
         self.loss(code, (gap.from, gap.to), absent, component)
     }
 
-    /// Records that had to leave the spool undelivered.
+    /// Records that left the spool undelivered.
     pub(super) fn evicted(&mut self, tombstone: Tombstone) -> Vec<Part> {
         let own = &self.encoder.own;
-        let code = own.code("event", "evicted").display("records removed before they were delivered");
-        let cause = own.code("event", "store-full").display("the gateway's store was full");
+        let (code, cause) = match tombstone.cause {
+            LossCause::StoreFull => (
+                own.code("event", "evicted").display("records removed before they were delivered"),
+                own.code("event", "store-full").display("the gateway's store was full"),
+            ),
+            LossCause::StoreDamaged => (
+                own.code("event", "lost")
+                    .display("records lost before they were delivered, of any of the chairs"),
+                own.code("event", "store-damaged").display("the gateway's store was damaged"),
+            ),
+        };
         let component = vec![
             coded(own.code("event", "cause").display("cause"), cause.into()),
-            counted(own.code("event", "records").display("records removed"), tombstone.records),
+            counted(own.code("event", "records").display("records gone"), tombstone.records),
         ];
         self.loss(code, (tombstone.from, tombstone.to), Absent::Error, component)
     }
