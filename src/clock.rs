@@ -184,9 +184,18 @@ impl StepWatch {
         Self { seen: (tick, now) }
     }
 
+    /// When it last looked.
+    #[must_use]
+    pub const fn last_look(&self) -> Tick {
+        self.seen.0
+    }
+
     /// A later look: says whether the wall clock jumped in between. A clock that is only steered never adds up, because
-    /// each look starts anew.
+    /// each look starts anew. What was seen before the last look says nothing new.
     pub fn look(&mut self, tick: Tick, found: Timestamp) -> Option<ClockStep> {
+        if tick < self.seen.0 {
+            return None;
+        }
         let expected = self.seen.1.after(tick.since(self.seen.0));
         self.seen = (tick, found);
         let apart = found.since(expected).max(expected.since(found));

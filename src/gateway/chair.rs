@@ -1,15 +1,18 @@
 //! One chair's sealing task: what its line tells becomes records in order, and the spool has them before anybody else.
 
+use super::alarms::Alarms;
 use super::gaps::{self, Gaps};
 use super::last_slots::LastSlots;
 use super::seating::{self, SeatRequest};
-use crate::clock::{Clock, StepWatch};
+use super::steps::Steps;
+use crate::clock::{BUILD_FLOOR, Clock, StepWatch};
 use crate::config::settings::ChairSettings;
+use crate::model::alarm::{self, AlarmEdge};
 use crate::model::time::{ClockTrust, Timestamp};
 use crate::normalise::{Capture, EndReason, Finding, Normaliser, Origin, Phase, Poll, Resume};
 use crate::poll::{ChairEvent, LineEvent, MissCause, Moment};
 use crate::privacy::Pseudonymiser;
-use crate::privacy::record::{Correction, Event, Gap, GapCause, Record, TreatmentId};
+use crate::privacy::record::{Correction, Event, Gap, GapCause, OpenAlarm, Record, TreatmentId};
 use crate::privacy::seats::{Seated, Seats};
 use crate::spool::SpoolError;
 use crate::spool::handle::{SpoolHandle, Urgency};
@@ -41,6 +44,7 @@ pub(super) struct Shared {
     pub(super) spool: SpoolHandle,
     pub(super) board: Arc<Board>,
     pub(super) last_slots: Arc<LastSlots>,
+    pub(super) steps: Steps,
     /// Whether every record is branded as simulated.
     pub(super) simulated: bool,
 }
@@ -51,7 +55,10 @@ pub(super) struct Sealing {
     chair: ChairSettings,
     normaliser: Normaliser,
     gaps: Gaps,
-    steps: Option<StepWatch>,
+    alarms: Alarms,
+    steps: StepWatch,
+    /// When a wall clock that nobody had set was first seen, until one that can be trusted is.
+    unset_since: Option<Timestamp>,
     /// Up to when this chair's polls are accounted for, told or not.
     accounted: Option<Timestamp>,
     /// The elapsed time last handed to the seats, where the machine shows one, and when.
@@ -74,10 +81,13 @@ impl Sealing {
             elapsed: running.progress.map(|(_, elapsed)| elapsed),
             at: running.progress.map_or(running.started, |(at, _)| at),
         });
+        let (now, trust) = shared.clock.now();
         Self {
             normaliser: Normaliser::new(Arc::clone(&chair.map), resume),
             gaps: Gaps::new(chair.every),
-            steps: None,
+            alarms: Alarms::left(shared.seats.open_alarms(&chair.name)),
+            steps: StepWatch::new(shared.clock.tick(), now),
+            unset_since: (trust != ClockTrust::Trusted).then_some(now),
             accounted: None,
             progress: None,
             silent: None,
@@ -98,6 +108,7 @@ impl Sealing {
         tried: oneshot::Sender<()>,
     ) -> Result<(), Cause> {
         self.end_on_other_machine().await?;
+        self.close_alarms();
         self.tell_downtime();
         self.write().await?;
         self.tell_untold().await?;
@@ -160,6 +171,18 @@ impl Sealing {
         Ok(())
     }
 
+    /// A run before was cut off while alarms were on, and nobody has watched them since.
+    fn close_alarms(&mut self) {
+        for open in self.alarms.take() {
+            let OpenAlarm { alarm, raw, occurrence, machine, treatment } = open;
+            let phase = if treatment.is_some() { Phase::Treating } else { Phase::Idle };
+            let edge = AlarmEdge { alarm, phase: alarm::Phase::EndGatewayDown, raw, occurrence };
+            let origin = Origin { machine, ..self.origin(self.moment(), None) };
+            let capture = Capture { origin, phase, finding: Finding::Alarm(edge), identity: Vec::new() };
+            self.push(capture, treatment);
+        }
+    }
+
     /// A crash between a seat and its record: what was sent to the wrong chart must still be taken back.
     async fn tell_untold(&mut self) -> Result<(), Cause> {
         for (chair, correction) in self.shared.seats.untold() {
@@ -184,6 +207,8 @@ impl Sealing {
     fn tell_downtime(&mut self) {
         let (now, trust) = self.shared.clock.now();
         let last = self.shared.last_slots.get(&self.chair.name).filter(|_| trust == ClockTrust::Trusted);
+        // A clock that nobody had set would claim more than half a century.
+        let last = last.filter(|last| *last >= BUILD_FLOOR);
         if let Some(gap) = last.and_then(|last| gaps::while_down(last, now, self.chair.every)) {
             self.tell_gap(gap);
         }
@@ -191,7 +216,7 @@ impl Sealing {
     }
 
     async fn hear(&mut self, ChairEvent { event, moment, .. }: ChairEvent) -> Result<(), Cause> {
-        self.look_at_clock(moment);
+        self.look_at_clock(moment).await?;
         match event {
             LineEvent::Up => self.shared.board.chair(&self.chair.name, status::Chair::has_line),
             LineEvent::Answered { slot, samples } => self.answered(slot, samples, moment).await?,
@@ -255,6 +280,7 @@ impl Sealing {
     }
 
     async fn look_at_silence(&mut self) -> Result<(), Cause> {
+        self.look_at_clock(self.moment()).await?;
         let now = self.shared.clock.tick();
         if let Some(gap) = self.gaps.piece(now) {
             self.tell_gap(gap);
@@ -273,20 +299,37 @@ impl Sealing {
         Ok(())
     }
 
-    fn look_at_clock(&mut self, moment: Moment) {
-        let Some(steps) = &mut self.steps else {
-            self.steps = Some(StepWatch::new(moment.tick, moment.at));
-            return;
-        };
-        if let Some(step) = steps.look(moment.tick, moment.at) {
-            tracing::warn!(
-                chair = self.chair.name.as_str(),
-                expected = crate::clock::stamp(step.expected),
-                found = crate::clock::stamp(step.found),
-                "the wall clock jumped"
-            );
-            self.tell(moment, None, Event::ClockStep(step));
+    /// A wall clock that was set moves along whatever is counted from it, and is told of once, by the chair that sees it first.
+    async fn look_at_clock(&mut self, moment: Moment) -> Result<(), Cause> {
+        let after = self.steps.last_look();
+        if let Some(step) = self.steps.look(moment.tick, moment.at) {
+            let by = step.found.micros_since(step.expected);
+            // What was missed so far was missed by the clock of before.
+            if let Some(gap) = self.gaps.close() {
+                self.tell_gap(gap);
+            }
+            self.accounted = self.accounted.map(|at| at.shifted(by));
+            self.normaliser.clock_stepped(by);
+            let unset_since = self.unset_since.filter(|_| moment.clock == ClockTrust::Trusted);
+            self.unset_since = self.unset_since.map(|since| since.shifted(by));
+            let chair = self.chair.name.clone();
+            self.seats(move |seats| seats.clock_stepped(&chair, step, unset_since)).await?;
+            if self.shared.steps.is_news(step, after, moment.tick) {
+                tracing::warn!(
+                    expected = crate::clock::stamp(step.expected),
+                    found = crate::clock::stamp(step.found),
+                    "the wall clock jumped"
+                );
+                self.tell(moment, None, Event::ClockStep(step));
+            }
         }
+        self.unset_since = match moment.clock {
+            ClockTrust::Trusted => None,
+            ClockTrust::Untrusted | ClockTrust::Retimed | ClockTrust::Between { .. } => {
+                self.unset_since.or(Some(moment.at))
+            }
+        };
+        Ok(())
     }
 
     /// Takes a capture through the border. A treatment that starts or ends is durable in the keyring before its record
@@ -313,8 +356,15 @@ impl Sealing {
         if !matches!(capture.finding, Finding::Values(_)) {
             self.urgency = self.urgency.max(Urgency::Prompt);
         }
-        self.records.push(self.shared.border.seal(capture, treatment));
+        self.push(capture, treatment);
         Ok(())
+    }
+
+    fn push(&mut self, capture: Capture, treatment: Option<TreatmentId>) {
+        if let Finding::Alarm(edge) = &capture.finding {
+            self.alarms.note(*edge, &capture.origin.machine, treatment);
+        }
+        self.records.push(self.shared.border.seal(capture, treatment));
     }
 
     /// Only what was found while treating can be a patient's; in every other phase it is the machine's own.
@@ -349,6 +399,7 @@ impl Sealing {
 
     async fn seat(&mut self, request: SeatRequest) -> Result<(), Cause> {
         let moment = self.moment();
+        self.look_at_clock(moment).await?;
         let (chair, seats) = (self.chair.name.clone(), Arc::clone(&self.shared.seats));
         let SeatRequest { act, answer } = request;
         let acted = tokio::task::spawn_blocking(move || seating::act(&seats, &chair, act, moment.at)).await;
@@ -373,7 +424,7 @@ impl Sealing {
             let origin = self.origin(moment, None);
             for capture in self.normaliser.treatment_changed(&origin, seated.started.is_some()) {
                 // The last of the treatment that ended; in the keyring the next one runs already.
-                self.records.push(self.shared.border.seal(capture, seated.ended));
+                self.push(capture, seated.ended);
             }
             self.progress = None;
         }
@@ -433,6 +484,8 @@ impl Sealing {
         if self.records.is_empty() {
             return Ok(());
         }
+        let alarms = self.alarms.before();
+        self.note_alarms(alarms).await?;
         let records = std::mem::take(&mut self.records);
         let readings = std::mem::take(&mut self.readings);
         let urgency = std::mem::replace(&mut self.urgency, Urgency::Routine);
@@ -470,10 +523,17 @@ impl Sealing {
             }
         }
         let accounted = self.gaps.untold_since().or(self.accounted);
-        if let Some(at) = accounted {
+        if let Some(at) = accounted.filter(|_| self.unset_since.is_none()) {
             self.shared.last_slots.set(&self.chair.name, at);
         }
-        Ok(())
+        let alarms = self.alarms.after();
+        self.note_alarms(alarms).await
+    }
+
+    async fn note_alarms(&self, alarms: Option<Vec<OpenAlarm>>) -> Result<(), Cause> {
+        let Some(alarms) = alarms else { return Ok(()) };
+        let chair = self.chair.name.clone();
+        self.seats(move |seats| seats.note_alarms(&chair, alarms)).await
     }
 
     async fn seats<T: Send + 'static>(
@@ -505,3 +565,6 @@ impl Sealing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

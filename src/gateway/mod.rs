@@ -1,5 +1,6 @@
 //! The wiring: settings become tasks. The only module that knows every other.
 
+mod alarms;
 mod chair;
 mod desk;
 mod error;
@@ -7,6 +8,7 @@ mod gaps;
 mod last_slots;
 mod notify;
 mod seating;
+mod steps;
 mod upkeep;
 
 pub use error::GatewayError;
@@ -159,6 +161,7 @@ impl Foundation {
             spool,
             board: Arc::clone(&options.board),
             last_slots: Arc::new(LastSlots::load(state_dir)),
+            steps: steps::Steps::default(),
             simulated: settings.gateway.environment == Environment::Test,
         });
         release_bound(settings, &keyring, &shared).await?;

@@ -130,6 +130,8 @@ pub enum Phase {
     /// A treatment began or ended while it was on: the gateway closes it for whoever it was raised for, and where it
     /// stays on it is raised anew for whoever comes next.
     EndTreatmentChanged,
+    /// Ended by us at the next start: the gateway was cut off while it was on, and nobody watched it since.
+    EndGatewayDown,
     /// More than six edges in ten minutes: one record that counts them.
     Chattering {
         /// Edges counted.

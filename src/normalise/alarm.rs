@@ -6,8 +6,8 @@
 //! Every edge of a raising belongs to whoever its start belongs to: to the treatment that ran, or to the machine alone. So
 //! where a treatment begins or ends, an alarm that is on is closed for the one and raised anew for the other.
 //!
-//! Nothing of this outlives the process. An orderly stop closes what is on; after a crash or a power cut the last start of
-//! an alarm that was on has no end, and what is still on is raised anew under another occurrence.
+//! Nothing of this outlives the process. An orderly stop closes what is on; after a crash or a power cut the gateway closes
+//! at its next start what was told to be on, and what is still on is raised anew under another occurrence.
 
 use crate::model::alarm::{Alarm, AlarmEdge, Phase as Edge};
 use crate::normalise::capture::{Capture, Finding, Origin, Phase};

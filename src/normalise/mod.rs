@@ -188,6 +188,16 @@ impl Normaliser {
         out
     }
 
+    /// The wall clock was set by this many microseconds: times that are compared with later ones move along.
+    pub fn clock_stepped(&mut self, micros: i64) {
+        if let Some(treating) = &mut self.treating {
+            treating.at = treating.at.shifted(micros);
+        }
+        for at in [&mut self.resumed, &mut self.previous.treatment, &mut self.previous.machine] {
+            *at = at.map(|at| at.shifted(micros));
+        }
+    }
+
     /// What the chair is doing.
     #[must_use]
     pub const fn phase(&self) -> Phase {
@@ -386,7 +396,7 @@ mod handover;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -166,7 +166,7 @@ impl Onlooker {
                 let before = self.last_occurrence.insert(alarm.key(), raised.0);
                 assert!(before.is_none_or(|before| before < raised.0));
             }
-            Edge::End | Edge::EndConnectionLost | Edge::EndTreatmentChanged => {
+            Edge::End | Edge::EndConnectionLost | Edge::EndTreatmentChanged | Edge::EndGatewayDown => {
                 let told = self.open.remove(alarm.key());
                 assert_eq!(told, Some(raised), "an end ends what was told of, and is whose that is");
             }

@@ -18,19 +18,19 @@ const TORAY: &str = "A03.80B03.08C00.95D00320E002.0F037.0G014.1H00129I00084J0004
     r-0047s00153t-0047u000.0v00.00w00.00x0y0z0!0#036.7$0";
 
 /// A chair, its normaliser and the machine on its line.
-pub(super) struct Chair {
+pub(crate) struct Chair {
     pub(super) normaliser: Normaliser,
     map: Arc<DeviceMap>,
     driver: Box<dyn Driver>,
     version: char,
     items: Vec<(&'static str, String)>,
-    pub(super) now: Tick,
-    pub(super) slot: u64,
+    pub(crate) now: Tick,
+    pub(crate) slot: u64,
     pub(super) clock: ClockTrust,
 }
 
 impl Chair {
-    pub(super) fn nikkiso() -> Self {
+    pub(crate) fn nikkiso() -> Self {
         Self::new("kpoll/nikkiso_dbb27c", '2', NIKKISO, nikkiso_map())
     }
 
@@ -69,14 +69,14 @@ impl Chair {
     }
 
     /// What the machine shows for an item from now on; padded with zeros to the item's width.
-    pub(super) fn show(&mut self, tag: &str, text: &str) {
+    pub(crate) fn show(&mut self, tag: &str, text: &str) {
         let item = self.items.iter_mut().find(|(id, _)| *id == tag).unwrap();
         let width = item.1.len();
         item.1 = format!("{text:0>width$}");
         assert_eq!(item.1.len(), width);
     }
 
-    pub(super) fn show_all(&mut self, items: &[(&str, &str)]) {
+    pub(crate) fn show_all(&mut self, items: &[(&str, &str)]) {
         for (tag, text) in items {
             self.show(tag, text);
         }
@@ -127,7 +127,7 @@ impl Chair {
     }
 
     /// The samples of the machine's answer, as its driver reads them off the wire.
-    pub(super) fn samples(&mut self) -> Vec<Sample> {
+    pub(crate) fn samples(&mut self) -> Vec<Sample> {
         self.driver.handle_poll_due(self.now, Slot(self.slot));
         assert!(matches!(self.driver.poll(), Output::Send(_)));
         let frame = self.frame();
@@ -151,7 +151,7 @@ impl Chair {
     }
 }
 
-pub(super) fn model(id: &str) -> Box<dyn Model> {
+pub(crate) fn model(id: &str) -> Box<dyn Model> {
     (chairside_drivers::find(id).unwrap().build)(&chairside_drivers::Options::new()).unwrap()
 }
 
@@ -206,7 +206,7 @@ pub(super) fn news_of_spots(captures: &[Capture]) -> Vec<String> {
     news
 }
 
-pub(super) fn nikkiso_map() -> DeviceMap {
+pub(crate) fn nikkiso_map() -> DeviceMap {
     let flag = TreatmentRule::Flag { from: ChannelId::from_static("M"), is: vec![1] };
     let own = &[
         ("J", "transmembrane_pressure", "mm[Hg]"),

@@ -344,6 +344,7 @@ fn put_alarm(out: &mut Vec<u8>, edge: &AlarmEdge) {
             out.put_varint(u64::from(edges));
         }
         Phase::EndTreatmentChanged => out.push(5),
+        Phase::EndGatewayDown => out.push(6),
     }
     out.put_varint(u64::from(edge.raw));
     out.put_varint(u64::from(edge.occurrence));
@@ -358,6 +359,7 @@ fn alarm(from: &mut Reader<'_>) -> Result<AlarmEdge, DecodeError> {
         3 => Phase::EndConnectionLost,
         4 => Phase::Chattering { edges: from.number("edges")? },
         5 => Phase::EndTreatmentChanged,
+        6 => Phase::EndGatewayDown,
         other => return Err(DecodeError::Unknown("alarm phase", u32::from(other))),
     };
     Ok(AlarmEdge { alarm, phase, raw: from.number("raw code")?, occurrence: from.number("occurrence")? })

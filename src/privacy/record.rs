@@ -1,6 +1,7 @@
 //! The shareable record: the only thing that leaves the privacy border.
 
-use crate::model::alarm::AlarmEdge;
+use crate::model::alarm::{Alarm, AlarmEdge};
+use crate::model::name::MachineName;
 use crate::model::time::{ClockStep, ClockTrust, Timestamp};
 use crate::model::value::{Doubts, Value};
 use crate::normalise::{EndReason, Origin};
@@ -150,6 +151,21 @@ pub struct Correction {
     pub old: Revision,
     /// The binding that replaces it.
     pub new: Revision,
+}
+
+/// An alarm that was told to be on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenAlarm {
+    /// Which.
+    pub alarm: Alarm,
+    /// The machine's own code of it.
+    pub raw: u32,
+    /// The number of its raising.
+    pub occurrence: u32,
+    /// On which machine.
+    pub machine: MachineName,
+    /// In which treatment; `None` where it is the machine's alone.
+    pub treatment: Option<TreatmentId>,
 }
 
 /// The bodies that name no reading: no text fits in them.

@@ -5,14 +5,15 @@
 
 mod early;
 mod rules;
+mod steps;
 
 use super::keyring::state::{Chair, State};
 use super::keyring::{Keyring, KeyringError};
-use super::record::{Correction, TreatmentId};
+use super::record::{Correction, OpenAlarm, TreatmentId};
 use super::record_number::{RecordNumber, RecordNumberError};
 use crate::config::settings::Unseated;
 use crate::model::name::{ChairName, MachineName};
-use crate::model::time::Timestamp;
+use crate::model::time::{ClockStep, Timestamp};
 use chairside_drivers::kit::decimal::Decimal;
 use chairside_drivers::kit::sensitive::Sensitive;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +54,7 @@ pub struct Running {
     pub id: TreatmentId,
     /// On which machine it began. Where the chair has another one by now, it is over.
     pub machine: MachineName,
-    /// Since when.
+    /// Since when, by the clock as it stands now.
     pub started: Timestamp,
     /// The machine's elapsed time when it was last seen, and when that was; what a restart goes on from.
     pub progress: Option<(Timestamp, Decimal)>,
@@ -229,7 +230,7 @@ impl Seats {
         Some(Running {
             id,
             machine: treatment.machine.clone(),
-            started: treatment.started,
+            started: rules::began(&state, chair, treatment),
             progress: live.progress(id).or(known.progress),
             seated: treatment.patient().is_some(),
             settled: live.settled.contains(&id),
@@ -333,6 +334,46 @@ impl Seats {
     /// [`SeatError`] when it cannot be made durable; then nothing has changed.
     pub fn unseat(&self, chair: &ChairName, at: Timestamp) -> Result<Seated, SeatError> {
         self.act(chair, at, |state, word| rules::unseat(state, chair, word))
+    }
+
+    /// The wall clock was set: what was counted from it on this chair counts on. `unset_since` is when this process first saw
+    /// a clock that nobody had set, where that is what it was until now.
+    ///
+    /// # Errors
+    /// [`KeyringError`] when it cannot be made durable.
+    pub fn clock_stepped(
+        &self,
+        chair: &ChairName,
+        step: ClockStep,
+        unset_since: Option<Timestamp>,
+    ) -> Result<(), KeyringError> {
+        let mut live = self.live();
+        self.keyring.change(|state| {
+            steps::shift(state, chair, step, unset_since);
+            Ok::<_, KeyringError>(())
+        })?;
+        let running = self.running_id(chair);
+        if let Some((at, _)) = running.and_then(|id| live.heard.get_mut(&id)) {
+            *at = at.shifted(step.found.micros_since(step.expected));
+        }
+        Ok(())
+    }
+
+    /// The alarms of a chair that a run before told to be on.
+    #[must_use]
+    pub fn open_alarms(&self, chair: &ChairName) -> Vec<OpenAlarm> {
+        self.keyring.state().chairs.get(chair).map(|known| known.alarms.clone()).unwrap_or_default()
+    }
+
+    /// Notes which alarms of a chair are told to be on. They stand here because they say something of a patient.
+    ///
+    /// # Errors
+    /// [`KeyringError`] when it cannot be made durable.
+    pub fn note_alarms(&self, chair: &ChairName, alarms: Vec<OpenAlarm>) -> Result<(), KeyringError> {
+        self.keyring.change(|state| {
+            state.chairs.entry(chair.clone()).or_default().alarms = alarms;
+            Ok(())
+        })
     }
 
     /// Drops seats that waited too long. To be called now and then: a seat that nobody needs is not kept.
@@ -461,5 +502,7 @@ impl Live {
 mod early_tests;
 #[cfg(test)]
 mod schedule_tests;
+#[cfg(test)]
+mod steps_tests;
 #[cfg(test)]
 mod tests;

@@ -103,6 +103,8 @@ fn resources() -> BTreeMap<String, String> {
     encode("alarm-end", &site, &seated(), &inside(10, edge("venous_pressure", Phase::End)));
     let lost = edge("air_detected", Phase::EndConnectionLost);
     encode("alarm-connection-lost", &site, &seated(), &inside(11, lost));
+    let cut_off = edge("venous_pressure", Phase::EndGatewayDown);
+    encode("alarm-gateway-down", &site, &seated(), &inside(25, cut_off));
     let changed = edge("venous_pressure", Phase::EndTreatmentChanged);
     encode("alarm-treatment-changed", &site, &seated(), &inside(23, changed));
     let chattering = edge("other", Phase::Chattering { edges: 9 });

@@ -217,6 +217,7 @@ fn alarm_edges() -> impl Strategy<Value = AlarmEdge> {
         Just(Phase::End),
         Just(Phase::EndConnectionLost),
         Just(Phase::EndTreatmentChanged),
+        Just(Phase::EndGatewayDown),
         any::<u32>().prop_map(|edges| Phase::Chattering { edges }),
     ];
     (0..ALARMS.len(), phase, any::<(u32, u32)>()).prop_map(|(row, phase, (raw, occurrence))| AlarmEdge {

@@ -1,10 +1,11 @@
 //! What the keyring holds, in memory and in its sealed form: keys, patients' rows, treatments with their bindings, seats.
 
+use crate::model::alarm::Alarm;
 use crate::model::name::{ChairName, MachineName, UpstreamName};
 use crate::model::time::Timestamp;
 use crate::privacy::bytes::{ReadError, Reader, Write};
 use crate::privacy::crypto::{Refused, Secret};
-use crate::privacy::record::{Correction, Revision, TreatmentId};
+use crate::privacy::record::{Correction, OpenAlarm, Revision, TreatmentId};
 use chairside_drivers::kit::decimal::Decimal;
 use std::collections::BTreeMap;
 use zeroize::Zeroizing;
@@ -58,6 +59,8 @@ pub(in crate::privacy) struct Chair {
     pub(in crate::privacy) late_closed: bool,
     /// By how many microseconds the wall clock was set forward since the running treatment began.
     pub(in crate::privacy) stepped: i64,
+    /// Alarms that were told to be on.
+    pub(in crate::privacy) alarms: Vec<OpenAlarm>,
 }
 
 /// A seat that came while another patient's treatment ran: it is for the treatment that the machine begins next.
@@ -123,12 +126,14 @@ impl State {
     pub(in crate::privacy) fn encode(&self) -> Zeroizing<Vec<u8>> {
         // Room from the start: a buffer that grows would leave keys behind in freed memory. Names have at most 64 bytes.
         let bindings: usize = self.treatments.values().map(|treatment| treatment.bindings.len()).sum();
+        let alarms: usize = self.chairs.values().map(|chair| chair.alarms.len()).sum();
         let room = 128
             + self.recipients.len() * 98
             + self.patients.len() * 48
             + self.treatments.len() * 216
             + bindings * 16
-            + self.chairs.len() * 260
+            + self.chairs.len() * 265
+            + alarms * 98
             + self.untold.len() * 26;
         let mut out = Zeroizing::new(Vec::with_capacity(room));
         out.extend_from_slice(self.lookup.as_bytes());
@@ -269,6 +274,17 @@ fn put_chair(out: &mut Vec<u8>, chair: &Chair) {
             put_decimal(out, elapsed);
         }
     }
+    out.put_varint(chair.alarms.len() as u64);
+    for OpenAlarm { alarm, raw, occurrence, machine, treatment } in &chair.alarms {
+        out.put_varint(u64::from(alarm.row().number));
+        out.put_varint(u64::from(*raw));
+        out.put_varint(u64::from(*occurrence));
+        out.put_text(machine.as_str());
+        out.push(u8::from(treatment.is_some()));
+        if let Some(treatment) = treatment {
+            out.extend_from_slice(treatment.as_bytes());
+        }
+    }
 }
 
 fn put_waiting(out: &mut Vec<u8>, Waiting { row, since }: Waiting) {
@@ -314,6 +330,20 @@ fn chair(from: &mut Reader<'_>) -> Result<Chair, ReadError> {
             _ => return Err(ReadError::Number("elapsed flag")),
         };
         chair.early = Some(Early { before, piece, seat, elapsed });
+    }
+    for _ in 0..from.varint("number of alarms")? {
+        let number: u16 = from.number("alarm")?;
+        let raw = from.number("machine code")?;
+        let occurrence = from.number("occurrence")?;
+        let machine = MachineName::new(from.text("machine")?).map_err(|_| ReadError::Text("machine"))?;
+        let treatment = match from.byte("treatment flag")? {
+            0 => None,
+            1 => Some(TreatmentId::from_bytes(from.array("treatment of an alarm")?)),
+            _ => return Err(ReadError::Number("treatment flag")),
+        };
+        let alarm = Alarm::from_number(number);
+        let alarm = alarm.ok_or(ReadError::Number("alarm"))?;
+        chair.alarms.push(OpenAlarm { alarm, raw, occurrence, machine, treatment });
     }
     Ok(chair)
 }
@@ -376,6 +406,16 @@ mod tests {
                 }),
                 late_closed: true,
                 stepped: i64::MIN,
+                alarms: vec![
+                    OpenAlarm {
+                        alarm: Alarm::from_key("blood_leak").unwrap(),
+                        raw: u32::MAX,
+                        occurrence: u32::MAX,
+                        machine: MachineName::new(&"m".repeat(64)).unwrap(),
+                        treatment: Some(id),
+                    };
+                    2
+                ],
             },
         );
         state.untold.push(Correction { treatment: id, old: Revision(u32::MAX - 1), new: Revision(u32::MAX) });
@@ -387,7 +427,7 @@ mod tests {
         let state = full();
         let bytes = state.encode();
         assert!(State::decode(&bytes) == Ok(state.clone()));
-        assert!(bytes.len() <= 128 + 98 + 48 + 2 * 216 + 3 * 16 + 2 * 260 + 26, "{}", bytes.len());
+        assert!(bytes.len() <= 128 + 98 + 48 + 2 * 216 + 3 * 16 + 2 * 265 + 2 * 98 + 26, "{}", bytes.len());
     }
 
     #[test]

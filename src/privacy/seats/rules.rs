@@ -20,7 +20,7 @@ pub(super) enum Settled {
 }
 
 /// A clock that steps back by more than this makes an age unknown: no seat may live longer because of it.
-const SLACK: Duration = Duration::from_secs(5 * 60);
+pub(super) const SLACK: Duration = Duration::from_secs(5 * 60);
 /// A treatment that nobody heard of for longer ended when it was last heard of. The judge needs a quarter of an hour to see
 /// that a treatment stands still, and says then when it last ran; progress is noted once a minute or so.
 const UNHEARD: Duration = Duration::from_secs(20 * 60);
@@ -80,7 +80,8 @@ pub(super) fn start(
 pub(super) fn end(state: &mut State, chair: &ChairName, word: Word) -> Option<TreatmentId> {
     let (_, treatment) = running(state, chair)?;
     let durable = state.chairs.get(chair).and_then(|chair| chair.progress).map(|(at, _)| at);
-    let heard = word.heard.or(durable).map_or(treatment.started, |heard| heard.max(treatment.started));
+    let began = began(state, chair, treatment);
+    let heard = word.heard.or(durable).map_or(began, |heard| heard.max(began));
     let is_now = word.settled == Settled::Yes && age(word.at, heard).is_none_or(|age| age <= UNHEARD);
     end_at(state, chair, if is_now { word.at } else { heard })
 }
@@ -90,14 +91,22 @@ pub(super) fn end(state: &mut State, chair: &ChairName, word: Word) -> Option<Tr
 pub(super) fn end_if_over(state: &mut State, chair: &ChairName, word: Word) -> Option<TreatmentId> {
     let (_, treatment) = running(state, chair)?;
     // One that a seat began was heard of at that moment at the latest: the seat found it running.
-    let heard = word.heard.map(|heard| heard.max(treatment.started));
+    let began = began(state, chair, treatment);
+    let heard = word.heard.map(|heard| heard.max(began));
     let is_heard = heard.and_then(|heard| age(word.at, heard)).is_some_and(|age| age <= UNHEARD);
-    let is_over = !is_heard || is_too_long(treatment, word.at);
+    let is_over = !is_heard || is_too_long(began, word.at);
     (word.settled == Settled::Yes && is_over).then(|| end(state, chair, word)).flatten()
 }
 
-fn is_too_long(treatment: &Treatment, at: Timestamp) -> bool {
-    age(at, treatment.started).is_some_and(|age| age >= LONGEST)
+fn is_too_long(began: Timestamp, at: Timestamp) -> bool {
+    age(at, began).is_some_and(|age| age >= LONGEST)
+}
+
+/// When the chair's treatment began, by the clock as it stands now.
+pub(super) fn began(state: &State, chair: &ChairName, treatment: &Treatment) -> Timestamp {
+    let stepped =
+        state.chairs.get(chair).filter(|known| known.running.is_some()).map_or(0, |known| known.stepped);
+    treatment.started.shifted(stepped)
 }
 
 pub(super) fn seat(
@@ -195,7 +204,7 @@ pub(super) fn correct(
     let since = treatment.started;
     // Counted from the start: then no record of it, not even the first, can have left the spool.
     let is_kept = |since| age(at, since).is_some_and(|age| age <= keep_delivered);
-    if !is_kept(since) {
+    if !is_kept(began(state, chair, treatment)) {
         let hours = keep_delivered.as_secs() / 3600;
         return Err(SeatError::TooLate { chair: chair.clone(), hours });
     }
@@ -264,7 +273,9 @@ fn standing<'a>(state: &'a State, chair: &ChairName, at: Timestamp, settled: Set
     match (running(state, chair), settled) {
         (None, _) => Standing::Idle,
         (Some((id, treatment)), Settled::Yes) => Standing::Running(id, treatment),
-        (Some((id, treatment)), Settled::No) if is_too_long(treatment, at) => Standing::Over(id),
+        (Some((id, treatment)), Settled::No) if is_too_long(began(state, chair, treatment), at) => {
+            Standing::Over(id)
+        }
         (Some((_, treatment)), Settled::No) => Standing::Unsettled(treatment),
     }
 }
@@ -284,7 +295,8 @@ fn end_at(state: &mut State, chair: &ChairName, ended: Timestamp) -> Option<Trea
     let id = known.running.take()?;
     known.last = Some(id);
     known.progress = None;
-    known.late_closed = known.early.is_some_and(|early| early.piece == id);
+    let is_stepped = u128::from(known.stepped.unsigned_abs()) > SLACK.as_micros();
+    known.late_closed = is_stepped || known.early.is_some_and(|early| early.piece == id);
     if let Some(treatment) = state.treatments.get_mut(&id) {
         treatment.ended = Some(ended.max(treatment.started));
     }

@@ -25,9 +25,10 @@ impl Scene<'_> {
         component.push(match edge.phase {
             Phase::Start => coded(codes::mdc(ALARM_STATE), worded("active")),
             Phase::End => coded(codes::mdc(ALARM_STATE), worded("inactive")),
-            Phase::EndConnectionLost | Phase::EndTreatmentChanged | Phase::Chattering { .. } => {
-                unknown(codes::mdc(ALARM_STATE))
-            }
+            Phase::EndConnectionLost
+            | Phase::EndTreatmentChanged
+            | Phase::EndGatewayDown
+            | Phase::Chattering { .. } => unknown(codes::mdc(ALARM_STATE)),
         });
         component.extend(
             row.source
@@ -143,6 +144,7 @@ fn phase(own: &codes::Own, phase: Phase) -> CodeableConcept {
         Phase::EndTreatmentChanged => {
             ("end-treatment-changed", "ended by the gateway: a treatment began or ended")
         }
+        Phase::EndGatewayDown => ("end-gateway-down", "ended by the gateway: it was not running"),
         Phase::Chattering { .. } => ("chattering", "more than six edges in ten minutes"),
     };
     CodeableConcept::from(own.code("alarm-phase", code)).text(text)

@@ -323,6 +323,7 @@ fn the_edges_of_one_alarm_share_an_identifier_and_say_no_priority() {
         Phase::End,
         Phase::EndConnectionLost,
         Phase::EndTreatmentChanged,
+        Phase::EndGatewayDown,
         Phase::Chattering { edges: 9 },
     ];
     let mut occurrences: Vec<_> = (5..)

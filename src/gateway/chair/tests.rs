@@ -1,0 +1,286 @@
+//! One chair's sealing, driven by hand: its clock is set, its alarms are on when it is cut off.
+
+use super::*;
+use crate::config::settings::Unseated;
+use crate::control::Correct;
+use crate::model::name::{ChairName, MachineName, UpstreamName};
+use crate::normalise::testing as machine;
+use crate::privacy::keyring::Keyring;
+use crate::privacy::record::Body;
+use crate::spool::memory::MemorySpool;
+use crate::spool::{BatchLimit, Lane, StoreId, Stored, handle};
+use chairside_drivers::kit::sensitive::Sensitive;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+const NOON: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+const HOUR: i64 = 3_600_000_000;
+
+/// A clock that anybody may set.
+#[derive(Debug)]
+struct Settable {
+    tick: AtomicU64,
+    ahead: AtomicI64,
+    trusted: AtomicBool,
+}
+
+impl Clock for Settable {
+    fn tick(&self) -> Tick {
+        Tick::from_micros(self.tick.load(Ordering::Relaxed))
+    }
+
+    fn now(&self) -> (Timestamp, ClockTrust) {
+        let at = NOON.after(self.tick().since(Tick::ZERO)).shifted(self.ahead.load(Ordering::Relaxed));
+        let trusted = self.trusted.load(Ordering::Relaxed);
+        (at, if trusted { ClockTrust::Trusted } else { ClockTrust::Untrusted })
+    }
+}
+
+struct House {
+    clock: Arc<Settable>,
+    shared: Arc<Shared>,
+    _state_dir: tempfile::TempDir,
+}
+
+/// A chair with its machine.
+struct Place {
+    sealing: Sealing,
+    machine: machine::Chair,
+}
+
+fn ehr() -> UpstreamName {
+    UpstreamName::new("ehr").unwrap()
+}
+
+fn settings(name: &str) -> ChairSettings {
+    ChairSettings {
+        name: ChairName::new(name).unwrap(),
+        machine: MachineName::new("asset-14").unwrap(),
+        port: "/nowhere".into(),
+        every: Duration::from_secs(10),
+        model: Arc::from(machine::model("kpoll/nikkiso_dbb27c")),
+        map: Arc::new(machine::nikkiso_map()),
+    }
+}
+
+impl House {
+    fn open() -> Self {
+        let clock = Arc::new(Settable {
+            tick: AtomicU64::new(1_000_000),
+            ahead: AtomicI64::new(0),
+            trusted: AtomicBool::new(true),
+        });
+        let keyring = Arc::new(Keyring::in_memory().unwrap());
+        keyring.ensure_recipients([&ehr()]).unwrap();
+        let (spool, _thread) = handle::start(MemorySpool::new(StoreId([7; 16]), &[ehr()])).unwrap();
+        let state_dir = tempfile::tempdir().unwrap();
+        let shared = Arc::new(Shared {
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            seats: Arc::new(Seats::new(Arc::clone(&keyring), Unseated::Hold)),
+            border: Pseudonymiser::new(keyring),
+            spool,
+            board: Arc::default(),
+            last_slots: Arc::new(LastSlots::load(state_dir.path())),
+            steps: Steps::default(),
+            simulated: false,
+        });
+        Self { clock, shared, _state_dir: state_dir }
+    }
+
+    fn sealing(&self, name: &str) -> Sealing {
+        Sealing::new(Arc::clone(&self.shared), settings(name), Pulse::default())
+    }
+
+    fn place(&self, name: &str) -> Place {
+        let mut machine = machine::Chair::nikkiso();
+        machine.show_all(&[("M", "1"), ("K", "0")]);
+        Place { sealing: self.sealing(name), machine }
+    }
+
+    fn pass(&self, seconds: u64) {
+        self.clock.tick.fetch_add(seconds * 1_000_000, Ordering::Relaxed);
+    }
+
+    fn set_clock(&self, hours: i64) {
+        self.clock.ahead.fetch_add(hours * HOUR, Ordering::Relaxed);
+    }
+
+    /// Everything in the spool, in its order.
+    async fn records(&self) -> Vec<Stored> {
+        let all = BatchLimit { records: 10_000 };
+        let mut records = Vec::new();
+        let tick = Tick::from_micros(u64::MAX);
+        let mut leased = self.shared.spool.lease(&ehr(), all, Lane::Backlog, tick).await.unwrap();
+        records.append(&mut leased);
+        records.sort_by_key(|stored| stored.sequence);
+        records
+    }
+}
+
+impl Place {
+    /// The machine is asked and answers.
+    async fn poll(&mut self, house: &House) {
+        self.machine.now = house.clock.tick();
+        self.machine.slot += 1;
+        let (slot, samples) = (Slot(self.machine.slot), self.machine.samples());
+        let (moment, chair) = (self.sealing.moment(), self.sealing.chair.name.clone());
+        let event = LineEvent::Answered { slot, samples };
+        self.sealing.hear(ChairEvent { chair, event, moment }).await.unwrap();
+        self.sealing.write().await.unwrap();
+    }
+
+    async fn seat(&mut self, patient: &str) -> Seated {
+        let (answer, answered) = oneshot::channel();
+        let record_number = Sensitive::new(patient.to_owned());
+        let keep_delivered = Duration::from_secs(3 * 24 * 3600);
+        let act = seating::Act::Seat { record_number, correct: Correct::No, keep_delivered };
+        self.sealing.seat(SeatRequest { act, answer }).await.unwrap();
+        answered.await.unwrap().unwrap()
+    }
+
+    fn running(&self) -> Option<TreatmentId> {
+        self.sealing.shared.seats.running(&self.sealing.chair.name).map(|running| running.id)
+    }
+}
+
+fn edges(records: &[Stored]) -> Vec<(alarm::Phase, u32, Option<TreatmentId>)> {
+    let edge = |stored: &Stored| match stored.record.body() {
+        Body::Alarm(edge) => Some((edge.phase, edge.occurrence, stored.record.treatment())),
+        _ => None,
+    };
+    records.iter().filter_map(edge).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_and_forth_by_hours_changes_neither_order_nor_treatment_nor_seat() {
+    let house = House::open();
+    let (mut one, mut two) = (house.place("chair-1"), house.place("chair-2"));
+    one.poll(&house).await;
+    two.poll(&house).await;
+    one.seat("11").await;
+    let treatments = (one.running(), two.running());
+    let steps = [3, -7, 24, -1, -20];
+    for (minute, hours) in (1..).zip(steps) {
+        for _ in 0..6 {
+            house.pass(10);
+            one.poll(&house).await;
+            two.poll(&house).await;
+        }
+        for place in [&mut one, &mut two] {
+            place.machine.show("K", &minute.to_string());
+        }
+        house.set_clock(hours);
+    }
+    house.pass(10);
+    one.poll(&house).await;
+    two.poll(&house).await;
+    assert_eq!((one.running(), two.running()), treatments);
+    assert!(house.shared.seats.running(&one.sealing.chair.name).unwrap().seated);
+
+    let records = house.records().await;
+    let sequences: Vec<u64> = records.iter().map(|stored| stored.sequence.0).collect();
+    assert_eq!(sequences, (1..=records.len() as u64).collect::<Vec<_>>(), "nothing is lost or doubled");
+    for place in [&one, &two] {
+        let own = records.iter().map(|stored| stored.record.origin());
+        let slots: Vec<_> =
+            own.filter(|it| it.chair == place.sealing.chair.name).filter_map(|it| it.slot).collect();
+        assert_eq!(slots, (1..=place.machine.slot).map(Slot).collect::<Vec<_>>(), "in the order of polling");
+    }
+    let told: Vec<i64> = records
+        .iter()
+        .filter_map(|stored| match stored.record.body() {
+            Body::ClockStep(step) => Some(step.found.micros_since(step.expected) / HOUR),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, steps, "one record a step, whatever the number of chairs");
+    let gaps = records.iter().filter(|stored| matches!(stored.record.body(), Body::Gap(_))).count();
+    assert_eq!(gaps, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_for_the_first_time_moves_the_treatment_with_it_and_claims_no_gap() {
+    let house = House::open();
+    house.shared.last_slots.set(&ChairName::new("chair-1").unwrap(), Timestamp::from_micros(0));
+    house.clock.ahead.store(-NOON.as_micros(), Ordering::Relaxed);
+    house.clock.trusted.store(false, Ordering::Relaxed);
+    let mut place = house.place("chair-1");
+    place.sealing.tell_downtime();
+    place.poll(&house).await;
+    let unset = house.shared.last_slots.get(&place.sealing.chair.name);
+    assert_eq!(unset, Some(Timestamp::from_micros(0)), "a clock that nobody had set accounts for nothing");
+
+    house.pass(60);
+    house.clock.ahead.store(0, Ordering::Relaxed);
+    house.clock.trusted.store(true, Ordering::Relaxed);
+    place.poll(&house).await;
+    let running = house.shared.seats.running(&place.sealing.chair.name).unwrap();
+    assert_eq!(running.started, NOON.after(Duration::from_secs(1)));
+    let records = house.records().await;
+    assert!(records.iter().all(|stored| !matches!(stored.record.body(), Body::Gap(_))), "{records:?}");
+
+    let mut next = house.sealing("chair-1");
+    house.shared.last_slots.set(&place.sealing.chair.name, Timestamp::from_micros(0));
+    next.tell_downtime();
+    assert_eq!(next.records, [], "nobody was asked in 1970");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alarm_that_was_on_when_the_gateway_was_cut_off_is_closed_once_at_the_next_start() {
+    let house = House::open();
+    let mut place = house.place("chair-1");
+    place.poll(&house).await;
+    place.machine.show("c", "1");
+    house.pass(10);
+    place.poll(&house).await;
+    let treatment = place.running();
+    drop(place);
+
+    for _ in 0..2 {
+        house.pass(600);
+        let mut next = house.sealing("chair-1");
+        next.close_alarms();
+        next.write().await.unwrap();
+    }
+    let [(alarm::Phase::Start, raised, whose), (alarm::Phase::EndGatewayDown, closed, whose_end)] =
+        edges(&house.records().await)[..]
+    else {
+        panic!("{:?}", edges(&house.records().await))
+    };
+    assert_eq!((raised, whose, whose_end), (closed, treatment, treatment));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orderly_stop_closes_its_alarms_and_leaves_none_to_the_next_start() {
+    let house = House::open();
+    let mut place = house.place("chair-1");
+    place.machine.show("c", "1");
+    place.poll(&house).await;
+    place.sealing.lose_line(place.sealing.moment()).await.unwrap();
+    place.sealing.write().await.unwrap();
+    let mut next = house.sealing("chair-1");
+    next.close_alarms();
+    assert_eq!(next.records, []);
+    let phases: Vec<_> = edges(&house.records().await).into_iter().map(|(phase, ..)| phase).collect();
+    assert_eq!(phases, [alarm::Phase::Start, alarm::Phase::EndConnectionLost]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alarm_that_is_on_when_another_patient_is_seated_is_closed_for_the_one_who_leaves() {
+    let house = House::open();
+    let mut place = house.place("chair-1");
+    place.machine.show_all(&[("c", "1"), ("K", "5")]);
+    place.poll(&house).await;
+    place.seat("11").await;
+    let first = place.running();
+    let piece = place.seat("12").await.started;
+    house.pass(10);
+    place.poll(&house).await;
+    let found = edges(&house.records().await);
+    let [(alarm::Phase::Start, raised, whose), (alarm::Phase::EndTreatmentChanged, closed, whose_end), next] =
+        found[..]
+    else {
+        panic!("{found:?}")
+    };
+    assert_eq!((raised, whose, whose_end), (closed, first, first));
+    assert_eq!((next.0, next.2), (alarm::Phase::Start, piece), "what goes on is nobody's, and raised anew");
+}
