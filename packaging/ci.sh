@@ -43,4 +43,7 @@ step "FHIR: R4 schema and an independent model"
 step "peers nobody here wrote"
 CHAIRSIDE_PYTHON=$tools/python/bin/python cargo test --locked --features peers --test peers
 
+step "a full file system"
+CHAIRSIDE_MUST_MOUNT=1 cargo test --locked --lib a_file_system_that_others_fill
+
 step "the gate holds"

@@ -7,6 +7,7 @@ use crate::clock::TimeFloor;
 use crate::config::settings::SpoolSettings;
 use crate::model::time::ClockTrust;
 use crate::spool::Retention;
+use crate::spool::space::{Level, Space};
 use crate::status::Line;
 use crate::supervise::{Cause, Failure, Pulse};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +31,8 @@ pub(super) struct Upkeep {
     pulses: Vec<Pulse>,
     floor: Arc<Mutex<TimeFloor>>,
     retention: Retention,
+    /// How full the spool was at the last look.
+    level: Mutex<Level>,
 }
 
 impl Upkeep {
@@ -42,6 +45,7 @@ impl Upkeep {
             pulses: house.pulses.clone(),
             floor: Arc::new(Mutex::new(floor)),
             retention: Retention { keep_delivered, max_bytes },
+            level: Mutex::default(),
         }
     }
 
@@ -110,11 +114,35 @@ impl Upkeep {
         let (_, trust) = self.shared.clock.now();
         self.shared.board.set_clock(trust == ClockTrust::Trusted);
         if let Ok(status) = timeout(STALE, self.shared.spool.status()).await {
-            self.shared.board.set_spool(&status?);
+            let status = status?;
+            self.tell_level(status.space);
+            self.shared.board.set_spool(&status);
         } else {
             tracing::error!("the spool does not answer; its disk may hang");
         }
         Ok(())
+    }
+
+    /// Says once that the spool became fuller, or has room again.
+    fn tell_level(&self, space: Space) {
+        let level = space.level();
+        let before =
+            std::mem::replace(&mut *self.level.lock().unwrap_or_else(PoisonError::into_inner), level);
+        let (used, max) = (space.used, space.max);
+        match level {
+            _ if level == before => {}
+            Level::Normal => tracing::info!(used, max, "the spool has room again"),
+            Level::Warn | Level::Refuse if level < before => {
+                tracing::info!(%level, used, max, "the spool has more room")
+            }
+            Level::Warn | Level::Refuse => tracing::warn!(
+                %level, used, max,
+                "the spool fills up; look why the upstreams do not take records, or raise [spool] max_bytes"
+            ),
+            Level::Evict => {
+                tracing::error!(used, max, "the spool is full; its oldest records leave it from now on")
+            }
+        }
     }
 
     async fn write_down(&self) {

@@ -392,6 +392,7 @@ mod tests {
     enum Fail {
         Disk,
         FullForMany,
+        NearlyFull,
     }
 
     impl Spool for Watched {
@@ -439,7 +440,10 @@ mod tests {
             self.inner.prune(policy, now)
         }
         fn space(&mut self) -> Space {
-            self.inner.space()
+            match self.fail {
+                Some(Fail::NearlyFull) => Space { used: 91, max: 100 },
+                _ => self.inner.space(),
+            }
         }
         fn status(&mut self) -> SpoolStatus {
             self.inner.status()
@@ -515,6 +519,19 @@ mod tests {
         let (readings, alarm) = tokio::join!(readings, alarm);
         assert!(matches!(readings, Err(SpoolError::Full { .. })));
         assert_eq!(alarm.unwrap(), [Sequence(1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_can_come_again_is_refused_from_90_percent_on_and_machines_are_not() {
+        let (spool, commits) = watched(Some(Fail::NearlyFull));
+        let caller = spool.append(vec![record(1)], Urgency::Answer);
+        let machine = spool.append(vec![record(2)], Urgency::Now);
+        let (caller, machine) = tokio::join!(caller, machine);
+        assert!(matches!(caller, Err(SpoolError::Full { used: 91, max: 100 })));
+        assert_eq!(machine.unwrap(), [Sequence(1)]);
+        assert_eq!(*commits.lock().unwrap(), [1]);
+        let (spool, _) = watched(None);
+        assert_eq!(spool.append(vec![record(1)], Urgency::Answer).await.unwrap(), [Sequence(1)]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -275,3 +275,91 @@ fn a_copy_is_found_again_without_the_manifest() {
     assert_eq!(stored.len() as u64, before.waiting);
     assert_eq!(spool.append(&[record(1)]).unwrap(), [Sequence(last + 1)]);
 }
+
+/// A file system of its own, or `None` with a sentence why where this process may not mount one.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(megabytes: u32) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let size = format!("size={megabytes}m");
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "none"])
+            .arg(folder.path())
+            .output();
+        if mount.is_ok_and(|mount| mount.status.success()) {
+            return Some(Self(folder));
+        }
+        assert!(
+            std::env::var_os("CHAIRSIDE_MUST_MOUNT").is_none(),
+            "this test has to run here, and no file system can be mounted"
+        );
+        println!("skipped: only root may mount the small file system that this test fills");
+        None
+    }
+
+    /// Somebody else takes all that is left.
+    fn fill(&self) {
+        let mut file =
+            fs::OpenOptions::new().append(true).create(true).open(self.0.path().join("else")).unwrap();
+        while std::io::Write::write_all(&mut file, &[7; 65_536]).is_ok() {}
+        while std::io::Write::write_all(&mut file, &[7; 512]).is_ok() {}
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_file_system_that_others_fill_costs_no_event_and_stops_nothing() {
+    let Some(disk) = SmallDisk::new(64) else { return };
+    let keys = Arc::new(Keys::default());
+    let home = disk.0.path().join("spool");
+    let open = || {
+        let options = Options { volume_records: 5_000, ..Options::new(u64::MAX) };
+        SledSpool::open(&home, keys.clone(), &[upstream("ehr")], options, at(0)).unwrap()
+    };
+    let mut spool = open();
+    let mut number = 0;
+    let mut kept = 0_u64;
+    let mut append = |spool: &mut SledSpool, count: u64, only_events: bool| {
+        let numbers = number + 1..=number + count;
+        number += count;
+        let records: Vec<_> = numbers.map(|n| if only_events { record(n * 10) } else { kind(n) }).collect();
+        let events = records.iter().filter(|record| matches!(record.body(), Body::Gap(_))).count() as u64;
+        let answer = spool.append(&records);
+        kept += if answer.is_ok() { events } else { 0 };
+        answer.map(|_| ())
+    };
+    let full = |answer: &Result<(), SpoolError>| matches!(answer, Ok(()) | Err(SpoolError::Full { .. }));
+    // The spool alone stays below what the file system has.
+    for _ in 0..750 {
+        append(&mut spool, 100, false).unwrap();
+    }
+    assert!(counts(&mut spool).evicted > 0);
+    // Others take everything, at once: what machines have to say still finds room.
+    disk.fill();
+    append(&mut spool, 5, true).unwrap();
+    append(&mut spool, 5, true).unwrap();
+    // And again and again, with nothing kept back any more.
+    for _ in 0..5 {
+        disk.fill();
+        let (events, readings) = (append(&mut spool, 5, true), append(&mut spool, 50, false));
+        assert!(full(&events) && full(&readings), "{events:?} {readings:?}");
+        spool.settle(&upstream("ehr"), &[(Sequence(1), Verdict::SkippedByPolicy)]).unwrap();
+    }
+    // There is room again, without a restart.
+    fs::remove_file(disk.0.path().join("else")).unwrap();
+    append(&mut spool, 100, false).unwrap();
+    spool.close().unwrap();
+    drop(spool);
+    let mut spool = open();
+    append(&mut spool, 100, false).unwrap();
+    let stored = lease_all(&mut spool);
+    let skipped = counts(&mut spool).skipped;
+    assert_eq!((events(&stored) + skipped, counts(&mut spool).lost), (kept, 0));
+    assert!(told(&stored).len() > 1);
+}

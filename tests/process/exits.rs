@@ -2,7 +2,10 @@
 
 use crate::gateway::{Home, Wishes};
 use rustix::process::Signal;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[test]
@@ -50,6 +53,63 @@ fn a_second_process_exits_75_and_leaves_the_first_alone() {
     assert_eq!(second.end().code(), Some(75), "{:?}", second.log());
     assert_eq!(home.ask(&["status"], "").0, Some(0));
     first.stop();
+}
+
+/// Every file below a folder, with its bytes.
+fn bytes_of(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(bytes_of(&path));
+        } else if path.is_file() {
+            all.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+    all
+}
+
+/// Names the files that differ, instead of printing them.
+fn assert_untouched(before: &BTreeMap<PathBuf, Vec<u8>>, folder: &Path) {
+    let after = bytes_of(folder);
+    let all: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let changed: Vec<_> = all.into_iter().filter(|path| before.get(*path) != after.get(*path)).collect();
+    assert!(changed.is_empty(), "{changed:?}");
+}
+
+#[test]
+fn a_second_process_changes_not_a_byte() {
+    let home = Home::new(&Wishes::default());
+    let first = home.ready("info");
+    // It holds the spool and writes nothing meanwhile.
+    first.signal(Signal::STOP);
+    let before = bytes_of(&home.state());
+    assert!(before.len() > 3, "{:?}", before.keys());
+    let mut second = home.start("info");
+    assert_eq!(second.end().code(), Some(75), "{:?}", second.log());
+    assert_untouched(&before, &home.state());
+    first.signal(Signal::CONT);
+    first.stop();
+}
+
+#[test]
+fn a_newer_format_exits_78_and_not_a_byte_of_the_spool_changes() {
+    let home = Home::new(&Wishes::default());
+    home.ready("info").stop();
+    let spool = home.state().join("spool");
+    let manifest = spool.join("manifest");
+    let mut bytes = fs::read(&manifest).unwrap();
+    for slot in [0, bytes.len() / 2] {
+        let length = 20 + u32::from_be_bytes(bytes[slot + 16..slot + 20].try_into().unwrap()) as usize;
+        bytes[slot + 4..slot + 8].copy_from_slice(&9_u32.to_be_bytes());
+        let checksum = crc32fast::hash(&bytes[slot..slot + length]).to_be_bytes();
+        bytes[slot + length..slot + length + 4].copy_from_slice(&checksum);
+    }
+    fs::write(&manifest, &bytes).unwrap();
+    let before = bytes_of(&spool);
+    let mut gateway = home.start("info");
+    assert_eq!(gateway.end().code(), Some(78), "{:?}", gateway.log());
+    assert_untouched(&before, &spool);
 }
 
 #[test]
