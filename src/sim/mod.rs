@@ -4,6 +4,7 @@
 
 pub mod demo;
 pub mod holdings;
+pub mod outage;
 pub mod pki;
 pub mod receiver;
 pub mod report;

@@ -27,7 +27,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 /// A batch is at most one megabyte of entries; this leaves room for another server's habits.
-const LARGEST_BODY: usize = 4 << 20;
+pub(super) const LARGEST_BODY: usize = 4 << 20;
 /// A client that has not finished its handshake by then is let go.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -51,8 +51,14 @@ pub enum ReceiverError {
 /// A running receiver; it stops when this is dropped.
 #[derive(Debug)]
 pub struct Receiver {
-    address: SocketAddr,
+    door: Door,
     holdings: Arc<Mutex<Holdings>>,
+}
+
+/// The network's side of a receiver: a port on loopback, mutual TLS 1.3, and a cable.
+#[derive(Debug)]
+pub(super) struct Door {
+    address: SocketAddr,
     cable: watch::Sender<Cable>,
     serving: JoinHandle<()>,
 }
@@ -70,36 +76,31 @@ impl Receiver {
     /// # Errors
     /// [`ReceiverError`]
     pub async fn start(own: &Files, ca: &Path) -> Result<Self, ReceiverError> {
-        let acceptor = TlsAcceptor::from(Arc::new(server_config(own, ca)?));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
         let holdings = Arc::new(Mutex::new(Holdings::default()));
-        let (cable, plugged) = watch::channel(Cable::In);
-        let service = service(holdings.clone());
-        let serving = tokio::spawn(serve(listener, address, acceptor, service, plugged));
-        Ok(Self { address, holdings, cable, serving })
+        let door = Door::open(own, ca, service(holdings.clone())).await?;
+        Ok(Self { door, holdings })
     }
 
     /// The base URL.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("https://{}/fhir", self.address)
+        self.door.url()
     }
 
     /// Cuts every connection and refuses new ones.
     pub fn cut(&self) {
-        self.cable.send_replace(Cable::Out);
+        self.door.cable.send_replace(Cable::Out);
     }
 
     /// Can be reached again, at the same address.
     pub fn restore(&self) {
-        self.cable.send_replace(Cable::In);
+        self.door.cable.send_replace(Cable::In);
     }
 
     /// Whether it can be reached.
     #[must_use]
     pub fn is_reachable(&self) -> bool {
-        *self.cable.borrow() == Cable::In
+        *self.door.cable.borrow() == Cable::In
     }
 
     /// What it holds, to be looked at for a moment: nothing is taken meanwhile.
@@ -108,7 +109,24 @@ impl Receiver {
     }
 }
 
-impl Drop for Receiver {
+impl Door {
+    /// Opens a free port for this service.
+    pub(super) async fn open(own: &Files, ca: &Path, service: axum::Router) -> Result<Self, ReceiverError> {
+        let acceptor = TlsAcceptor::from(Arc::new(server_config(own, ca)?));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let (cable, plugged) = watch::channel(Cable::In);
+        let serving = tokio::spawn(serve(listener, address, acceptor, service, plugged));
+        Ok(Self { address, cable, serving })
+    }
+
+    /// The base URL.
+    pub(super) fn url(&self) -> String {
+        format!("https://{}/fhir", self.address)
+    }
+}
+
+impl Drop for Door {
     fn drop(&mut self) {
         self.serving.abort();
     }
@@ -189,7 +207,7 @@ fn service(holdings: Arc<Mutex<Holdings>>) -> axum::Router {
         .with_state(holdings)
 }
 
-async fn metadata() -> Response {
+pub(super) async fn metadata() -> Response {
     let interaction = json!({"fhirVersion": "4.0.1", "resourceType": "CapabilityStatement", "status": "active",
         "kind": "instance", "format": ["json"], "rest": [{"mode": "server", "interaction": [{"code": "batch"}]}]});
     fhir(StatusCode::OK, &interaction)
@@ -220,12 +238,12 @@ fn answer(url: &str, taken: &Result<Taken, Fault>) -> Value {
     }
 }
 
-fn outcome(code: &str, words: &str) -> Value {
+pub(super) fn outcome(code: &str, words: &str) -> Value {
     let issue = json!({"severity": "error", "code": code, "diagnostics": words});
     json!({"resourceType": "OperationOutcome", "issue": [issue]})
 }
 
-fn fhir(status: StatusCode, body: &Value) -> Response {
+pub(super) fn fhir(status: StatusCode, body: &Value) -> Response {
     (status, [(header::CONTENT_TYPE, "application/fhir+json")], body.to_string()).into_response()
 }
 

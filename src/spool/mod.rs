@@ -19,6 +19,7 @@ mod mending;
 #[cfg(test)]
 mod model_tests;
 mod opening;
+pub mod pace;
 mod reading;
 mod replay;
 mod reserve;
