@@ -7,6 +7,7 @@
 mod check;
 mod demo;
 mod drivers;
+mod outage;
 mod run;
 mod seat;
 mod spool;
@@ -46,6 +47,8 @@ enum Command {
     Unseat(seat::UnseatArgs),
     /// The machines this program can read.
     Drivers(drivers::DriversArgs),
+    /// Rehearse an outage beside the running gateway.
+    Outage(outage::OutageArgs),
     /// Look into the spool of a stopped gateway.
     Spool(spool::SpoolArgs),
 }
@@ -83,6 +86,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Seat(args) => seat::seat(args),
         Command::Unseat(args) => seat::unseat(args),
         Command::Drivers(args) => drivers::run(args),
+        Command::Outage(args) => outage::run(args),
         Command::Spool(args) => spool::run(args),
     }
 }

@@ -92,6 +92,8 @@ pub struct Tally {
     width: Duration,
     /// Readings from then on are live, and their age is told.
     live_from: Timestamp,
+    younger: Duration,
+    worst: Duration,
     rows: HashMap<(Uuid, String), Vec<u16>>,
     /// Resources that are no single reading.
     others: HashSet<Uuid>,
@@ -129,6 +131,8 @@ impl Tally {
             // Half, because a poll may be a little early.
             width: (closest / 2).max(Duration::from_millis(1)),
             live_from,
+            younger: Duration::ZERO,
+            worst: Duration::ZERO,
             rows: HashMap::new(),
             others: HashSet::new(),
             backlog: Readings::default(),
@@ -156,9 +160,17 @@ impl Tally {
         self.live
     }
 
-    /// From when on readings count as live.
-    pub const fn begin_live(&mut self, from: Timestamp) {
+    /// Readings from `from` on are live. Those before are this much younger than they seem: their ward stood still
+    /// while it was prepared.
+    pub const fn begin_live(&mut self, from: Timestamp, younger: Duration) {
         self.live_from = from;
+        self.younger = younger;
+    }
+
+    /// The age of the oldest reading when it came.
+    #[must_use]
+    pub const fn worst_age(&self) -> Duration {
+        self.worst
     }
 
     /// The age in milliseconds that this share of the live readings did not exceed when they came.
@@ -205,6 +217,7 @@ impl Tally {
                 self.counts.resources += 1;
                 if at < self.live_from {
                     self.backlog.add(at);
+                    self.worst = self.worst.max(now.since(at).saturating_sub(self.younger));
                 } else {
                     self.live.add(at);
                     let age = now.since(at).as_millis();

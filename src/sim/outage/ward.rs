@@ -14,7 +14,7 @@ use chairside_drivers::kit::sensitive::Sensitive;
 use chairside_drivers::kit::simulator::{Act, Machine, Switch};
 use chairside_drivers::kit::time::{Slot, Tick};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,10 +79,25 @@ pub struct FastWard {
     due: BinaryHeap<Reverse<(Tick, usize)>>,
     /// Wall-clock time at tick zero.
     start: Timestamp,
-    seats: Seats,
-    border: Pseudonymiser,
+    /// `None` while the gateway has no power: nobody asks then.
+    gateway: Option<Gateway>,
     purged: Tick,
     played: Played,
+}
+
+/// What the ward needs of a gateway.
+struct Gateway {
+    seats: Seats,
+    border: Pseudonymiser,
+}
+
+impl Gateway {
+    fn new(keyring: &Arc<Keyring>, unseated: Unseated) -> Self {
+        Self {
+            seats: Seats::new(Arc::clone(keyring), unseated),
+            border: Pseudonymiser::new(Arc::clone(keyring)),
+        }
+    }
 }
 
 impl std::fmt::Debug for FastWard {
@@ -105,8 +120,7 @@ impl FastWard {
             chairs: Vec::with_capacity(chairs.len()),
             due: BinaryHeap::new(),
             start,
-            seats: Seats::new(Arc::clone(keyring), unseated),
-            border: Pseudonymiser::new(Arc::clone(keyring)),
+            gateway: Some(Gateway::new(keyring, unseated)),
             purged: Tick::ZERO,
             played: Played::default(),
         };
@@ -126,6 +140,7 @@ impl FastWard {
     /// # Errors
     /// [`PlayError`] when a treatment cannot be kept.
     pub fn play_until(&mut self, until: Tick, records: &mut Vec<Record>) -> Result<(), PlayError> {
+        let Some(Gateway { seats, border }) = &self.gateway else { return Ok(()) };
         while let Some(&Reverse((due, number))) = self.due.peek() {
             if due >= until {
                 return Ok(());
@@ -136,7 +151,7 @@ impl FastWard {
             let at = self.start.after(due.since(Tick::ZERO));
             if due.since(self.purged) >= TURN {
                 self.purged = due;
-                self.seats.purge(at)?;
+                seats.purge(at)?;
             }
             chair.care(due);
             self.played.polls += 1;
@@ -148,10 +163,10 @@ impl FastWard {
                 if let Finding::Values(values) = &capture.finding {
                     self.played.values += values.len() as u64;
                 }
-                let Some(treatment) = chair.treatment_of(&capture, &self.seats)? else { continue };
-                records.push(self.border.seal(capture, treatment));
+                let Some(treatment) = chair.treatment_of(&capture, seats)? else { continue };
+                records.push(border.seal(capture, treatment));
             }
-            chair.progress(due, at, &self.seats)?;
+            chair.progress(due, at, seats)?;
         }
         Ok(())
     }
@@ -167,18 +182,8 @@ impl FastWard {
         lost: &[Record],
         now: Tick,
     ) -> Vec<Record> {
-        self.seats = Seats::new(Arc::clone(keyring), unseated);
-        self.border = Pseudonymiser::new(Arc::clone(keyring));
-        let mut missed: VecDeque<(Tick, usize)> = VecDeque::new();
-        while let Some(&Reverse((due, number))) = self.due.peek() {
-            if due >= now {
-                break;
-            }
-            self.due.pop();
-            let Some(chair) = self.chairs.get(number) else { continue };
-            self.due.push(Reverse((due.after(chair.every), number)));
-            missed.push_back((due, number));
-        }
+        let gateway = Gateway::new(keyring, unseated);
+        let missed = self.skip_until(now);
         let to = self.start.after(now.since(Tick::ZERO));
         let mut told = Vec::new();
         for (number, chair) in self.chairs.iter_mut().enumerate() {
@@ -190,13 +195,34 @@ impl FastWard {
             from.extend(unasked.map(|(due, _)| self.start.after(due.since(Tick::ZERO))));
             from.sort_unstable();
             from.dedup();
-            chair.start_over(&self.seats);
+            chair.start_over(&gateway.seats);
             let Some(first) = from.first().copied() else { continue };
             let slots = u32::try_from(from.len()).unwrap_or(u32::MAX);
             let gap = Gap { from: first, to, slots, cause: GapCause::GatewayDown };
             told.push(Record::event(chair.origin(now, to, None), None, Event::Gap(gap)));
         }
+        self.gateway = Some(gateway);
         told
+    }
+
+    /// The gateway loses its power: it lets go of its keyring, and nobody is asked until [`FastWard::restart`].
+    pub fn lose_power(&mut self) {
+        self.gateway = None;
+    }
+
+    /// Asks nobody until `now`; returns what was due meanwhile, and at which chair.
+    pub fn skip_until(&mut self, now: Tick) -> Vec<(Tick, usize)> {
+        let mut missed = Vec::new();
+        while let Some(&Reverse((due, number))) = self.due.peek() {
+            if due >= now {
+                break;
+            }
+            self.due.pop();
+            let Some(chair) = self.chairs.get(number) else { continue };
+            self.due.push(Reverse((due.after(chair.every), number)));
+            missed.push((due, number));
+        }
+        missed
     }
 
     /// What it did so far.
