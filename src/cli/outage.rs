@@ -79,16 +79,11 @@ pub(super) fn run(args: OutageArgs) -> Exit {
             Err(refusal) => return complain(&format!("listen for signals: {refusal}"), Exit::Fault),
         };
         let mut look = |progress: &Progress| bar.look(progress);
-        let ended = tokio::select! {
-            ended = rehearse(&settings, &plan, &mut look) => Some(ended),
-            // Dropped wherever it is: the folder goes with it.
-            () = stop => None,
-        };
+        let ended = rehearse(&settings, &plan, &mut look, stop).await;
         bar.end();
         match ended {
-            Some(Ok(report)) => tell(&report, args.json),
-            Some(Err(error)) => complain(&telemetry::chain(&error), exit_of(&error)),
-            None => complain("the rehearsal was interrupted; nothing of it is left", Exit::No),
+            Ok(report) => tell(&report, args.json),
+            Err(error) => complain(&telemetry::chain(&error), exit_of(&error)),
         }
     })
 }
@@ -111,6 +106,7 @@ const fn exit_of(error: &RehearsalError) -> Exit {
         RehearsalError::NoChairs(_) | RehearsalError::NoState(_) | RehearsalError::NoRoom { .. } => {
             Exit::NotReady
         }
+        RehearsalError::Interrupted => Exit::No,
         RehearsalError::Folder { .. } => Exit::Disk,
         RehearsalError::Spool(refusal) => refusal.exit(),
         RehearsalError::Play(_)

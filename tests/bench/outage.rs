@@ -126,7 +126,7 @@ fn fill(
     let mut spool =
         SledSpool::open(&state.join("spool"), keys, &names, Options::new(MAX_BYTES), start).unwrap();
     let mut ward = FastWard::new(&settings.chairs, 1.0, start, &keyring, settings.gateway.unseated);
-    let mut oracle = Oracle::new(SendPolicy::EVERYTHING);
+    let mut oracle = Oracle::new(SendPolicy::EVERYTHING, settings.gateway.unseated);
     let mut records: Vec<Record> = Vec::new();
     let (begun, step) = (clock.tick(), Duration::from_secs(plan.commit.into()));
     let warm = length / 10;

@@ -13,5 +13,6 @@ mod receiver;
 mod delivery;
 mod demo;
 mod exits;
+mod outage;
 mod prompt;
 mod ward;

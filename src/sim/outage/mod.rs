@@ -80,6 +80,9 @@ pub enum RehearsalError {
         #[source]
         cause: io::Error,
     },
+    /// It was told to stop.
+    #[error("the rehearsal was interrupted; nothing of it is left")]
+    Interrupted,
     /// The simulated ward.
     #[error("play the ward")]
     Play(#[from] ward::PlayError),

@@ -1,6 +1,6 @@
 //! What a receiver must have in the end, counted from the records themselves and not from what an encoder made of them.
 
-use crate::config::settings::{Changes, Every, SendPolicy, Wanted};
+use crate::config::settings::{Changes, Every, SendPolicy, Unseated, Wanted};
 use crate::model::parameter::Kind;
 use crate::model::time::Timestamp;
 use crate::model::value::{Mark, Reading, Value};
@@ -16,19 +16,24 @@ const CUFF: [&str; 3] = ["nibp_systolic", "nibp_diastolic", "nibp_mean"];
 #[derive(Clone, Copy, Debug)]
 pub struct Oracle {
     send: SendPolicy,
+    unseated: Unseated,
     readings: Readings,
 }
 
 impl Oracle {
     /// Nothing was played yet.
     #[must_use]
-    pub fn new(send: SendPolicy) -> Self {
-        Self { send, readings: Readings::default() }
+    pub fn new(send: SendPolicy, unseated: Unseated) -> Self {
+        Self { send, unseated, readings: Readings::default() }
     }
 
     /// This record is durable.
     pub fn expect(&mut self, record: &Record) {
         let Body::Values(values) = record.body() else { return };
+        // What a machine says between two treatments is nobody's, and is only sent where that is asked for.
+        if record.treatment().is_none() && self.unseated == Unseated::Hold {
+            return;
+        }
         let origin = record.origin();
         let wanted = values.iter().filter(|value| self.wants(value, origin.at, origin.previous)).count();
         (0..wanted).for_each(|_| self.readings.add(origin.at));

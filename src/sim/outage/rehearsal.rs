@@ -2,18 +2,20 @@
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::settings::{
-    Changes, Environment, Every, FhirSettings, GatewaySettings, KeySource, MinTls, ResourceKind, SendPolicy,
-    Settings, Subject, UpstreamKind, UpstreamSettings, Wanted,
+    ChairSettings, Environment, FhirSettings, GatewaySettings, KeySource, MinTls, ResourceKind, SendPolicy,
+    Settings, Subject, UpstreamKind, UpstreamSettings,
 };
 use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
 use crate::privacy::Pseudonymiser;
+use crate::sim::outage::oracle::Oracle;
 use crate::sim::outage::rate::{self, Rate, used};
 use crate::sim::outage::report::{
     Autonomy, Certificate, Drain, PlayedReport, PowerCut, Pressure, Records, Report, bytes,
 };
 use crate::sim::outage::shadow::{Cast, Cut, Shadow};
 use crate::sim::outage::tally::{Counter, Tally};
+use crate::sim::outage::ward::FastWard;
 use crate::sim::outage::{Plan, Progress, RehearsalError};
 use crate::sim::pki::{Authority, Files, Role, Validity};
 use crate::spool::handle::{self, SpoolHandle, Urgency};
@@ -23,7 +25,8 @@ use crate::upstream::fhir::client::FhirUpstream;
 use crate::upstream::forward::{self, Condition};
 use chairside_drivers::kit::time::Tick;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
@@ -47,7 +50,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Commits between two looks while an outage is played.
 const CHUNK: u32 = 64;
 
-/// Rehearses an outage.
+/// Rehearses an outage, until `stop` completes.
 ///
 /// # Errors
 /// [`RehearsalError`]; whatever happens, the folder is removed again.
@@ -55,12 +58,27 @@ pub async fn rehearse(
     settings: &Settings,
     plan: &Plan,
     look: &mut (dyn FnMut(&Progress) + Send),
+    stop: impl Future<Output = ()>,
 ) -> Result<Report, RehearsalError> {
     let stage = Stage::set(settings, plan)?;
+    // Wherever the acts are dropped: what still runs of them is waited for before the folder goes.
+    let ended = tokio::select! {
+        ended = acts(&stage, plan, look) => ended,
+        () = stop => Err(RehearsalError::Interrupted),
+    };
+    let cleared = stage.clear().await;
+    ended.and_then(|report| cleared.map(|()| report))
+}
+
+async fn acts(
+    stage: &Stage,
+    plan: &Plan,
+    look: &mut (dyn FnMut(&Progress) + Send),
+) -> Result<Report, RehearsalError> {
     let mut complaints = Vec::new();
-    let (shadow, cut, played) = play_outage(&stage, plan, look).await?;
-    let (drained, shadow_bytes) = drain(&stage, shadow, plan, &mut complaints, look).await?;
-    let pressure = press(&stage, look).await?;
+    let (shadow, cut, played) = play_outage(stage, plan, look).await?;
+    let drained = drain(stage, shadow, plan, &mut complaints, look).await?;
+    let pressure = press(stage, look).await?;
     if cut.lost != 0 && cut.told == 0 {
         complaints.push(format!("{} records were lost in the power cut and nobody was told", cut.lost));
     }
@@ -72,7 +90,7 @@ pub async fn rehearse(
     }
     drained.judge(&mut complaints);
     let hour = played.bytes_per_hour.max(stage.rate.bytes.unwrap_or(0.0));
-    let report = Report {
+    Ok(Report {
         holds: complaints.is_empty(),
         simulated: true,
         hours: plan.hours,
@@ -92,9 +110,7 @@ pub async fn rehearse(
         pressure,
         records: drained.records,
         complaints,
-    };
-    tracing::debug!(shadow_bytes, "the rehearsal is over");
-    Ok(report)
+    })
 }
 
 /// Where it takes place.
@@ -103,12 +119,45 @@ struct Stage {
     /// Bytes that the live spool may still take.
     room: u64,
     clock: Arc<dyn Clock>,
-    chairs: Vec<crate::config::settings::ChairSettings>,
+    chairs: Vec<ChairSettings>,
     gateway: GatewaySettings,
     send: SendPolicy,
     subject: Subject,
-    /// Last, so that everything in it is let go of before.
+    work: Work,
     folder: TempDir,
+}
+
+/// Work that writes into the folder beside the acts, and may outlive them for a moment.
+#[derive(Clone, Default)]
+struct Work {
+    /// Held while something works; `true` once nothing may begin any more.
+    over: Arc<Mutex<bool>>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl Work {
+    /// Reads and writes files off the runtime.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, RehearsalError> + Send + 'static,
+    ) -> Result<T, RehearsalError> {
+        let over = Arc::clone(&self.over);
+        let guarded = move || {
+            let over = over.lock().unwrap_or_else(PoisonError::into_inner);
+            if *over { Err(RehearsalError::Interrupted) } else { work() }
+        };
+        tokio::task::spawn_blocking(guarded).await?
+    }
+
+    /// Waits until nothing works any more, and lets nothing begin.
+    fn end(&self) {
+        *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // One that panicked has nothing more to write either.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Stage {
@@ -153,11 +202,12 @@ impl Stage {
             clock: Arc::new(SystemClock::new(Timestamp::from_micros(0))),
             chairs: settings.chairs.clone(),
             gateway,
-            send: first.map_or(EVERYTHING, |upstream| upstream.send),
+            send: first.map_or(SendPolicy::EVERYTHING, |upstream| upstream.send),
             subject: first.map_or(Subject::Identifier, |upstream| {
                 let UpstreamKind::Fhir(fhir) = &upstream.kind;
                 fhir.subject
             }),
+            work: Work::default(),
             folder,
         })
     }
@@ -179,13 +229,21 @@ impl Stage {
         })
     }
 
+    /// Waits for what still works in the folder, and removes it.
+    async fn clear(self) -> Result<(), RehearsalError> {
+        let Self { work, folder, .. } = self;
+        let path = folder.path().to_owned();
+        let removed = tokio::task::spawn_blocking(move || {
+            work.end();
+            folder.close()
+        });
+        removed.await?.map_err(|cause| RehearsalError::Folder { path, cause })
+    }
+
     fn seconds_since(&self, earlier: Tick) -> f64 {
         self.clock.tick().since(earlier).as_secs_f64()
     }
 }
-
-const EVERYTHING: SendPolicy =
-    SendPolicy { every: Every::Poll, settings: Changes::OnChange, spot: Wanted::Yes, alarms: Wanted::Yes };
 
 /// Folders of rehearsals begin with this, and the number of their process.
 const PREFIX: &str = "rehearsal-";
@@ -228,11 +286,11 @@ async fn play_outage(
     let cast = stage.cast("outage", plan, max_bytes)?;
     let home = cast.home.clone();
     let begun = stage.clock.tick();
-    let mut shadow = blocking(move || Shadow::new(cast)).await?;
+    let mut shadow = stage.work.blocking(move || Shadow::new(cast)).await?;
     let half = plan.length() / 2;
     shadow = play(stage, shadow, half, plan, look).await?;
     let before = stage.clock.tick();
-    let (back, cut) = blocking(move || shadow.lose_power()).await?;
+    let (back, cut) = stage.work.blocking(move || shadow.lose_power()).await?;
     let restart = stage.clock.tick().since(before);
     let Cut { lost, told, durable } = cut;
     shadow = play(stage, back, plan.length(), plan, look).await?;
@@ -261,7 +319,7 @@ async fn play(
     let (begun, from) = (stage.clock.tick(), shadow.passed);
     while shadow.passed < until {
         let next = (shadow.passed + shadow.cast.commit * CHUNK).min(until);
-        shadow = blocking(move || shadow.play(next).map(|()| shadow)).await?;
+        shadow = stage.work.blocking(move || shadow.play(next).map(|()| shadow)).await?;
         let (done, of) = (shadow.passed.as_secs(), plan.length().as_secs());
         look(&Progress { act: "playing the outage", done, of });
         let Some(speed) = plan.speed else { continue };
@@ -271,14 +329,6 @@ async fn play(
         tokio::time::sleep(early).await;
     }
     Ok(shadow)
-}
-
-/// Work that reads and writes files, off the runtime. It is never given up half done: a caller that is dropped leaves it
-/// to its end.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, RehearsalError> + Send + 'static,
-) -> Result<T, RehearsalError> {
-    tokio::task::spawn_blocking(work).await?
 }
 
 /// What the drain showed.
@@ -323,7 +373,7 @@ async fn drain(
     plan: &Plan,
     complaints: &mut Vec<String>,
     look: &mut (dyn FnMut(&Progress) + Send),
-) -> Result<(Drained, u64), RehearsalError> {
+) -> Result<Drained, RehearsalError> {
     let tls = stage.folder.path().join("tls");
     std::fs::create_dir(&tls).map_err(|cause| RehearsalError::Folder { path: tls.clone(), cause })?;
     let now = stage.clock.now().0;
@@ -341,7 +391,8 @@ async fn drain(
     let receiver = Counter::start(&own, &ca, tally, Arc::clone(&stage.clock)).await?;
     let backlog = spool.status().last;
     let upstream = upstream(&cast, stage, &receiver.url(), &ca, &expired);
-    let (spool, _thread) = handle::start(spool).map_err(RehearsalError::Thread)?;
+    let (spool, thread) = handle::start(spool).map_err(RehearsalError::Thread)?;
+    stage.work.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
     let UpstreamKind::Fhir(fhir) = &upstream.kind;
     let identities = Arc::new(Pseudonymiser::new(Arc::clone(&keyring)));
     let client = FhirUpstream::new(&stage.gateway, &upstream, fhir, identities, Arc::clone(&stage.clock));
@@ -352,7 +403,7 @@ async fn drain(
     };
     let forwarder =
         tokio::spawn(forward::forward(client, spool.clone(), Arc::clone(&stage.clock), state, stopped));
-    // A forwarder that outlives this call would write into a folder that is gone.
+    // A forwarder that outlives this call would keep the spool's thread from its end.
     let _guard = AbortOnDrop(forwarder.abort_handle());
 
     look(&Progress { act: "waiting for the certificate to be found expired", done: 0, of: 1 });
@@ -372,7 +423,7 @@ async fn drain(
     receiver.tally().begin_live(live_from, live_from.since(ward_now));
     let ward_tick = |at: Timestamp| Tick::ZERO.after(at.since(cast.start));
     ward.skip_until(ward_tick(live_from));
-    let mut live = Live { ward, oracle: crate::sim::outage::oracle::Oracle::new(cast.send) };
+    let mut live = Live { ward, oracle: Oracle::new(cast.send, cast.unseated) };
     let (mut last, mut progress) = (0, began);
     let drained_in = loop {
         tokio::time::sleep(LOOK).await;
@@ -436,16 +487,15 @@ async fn drain(
         written_again: tally.counts().repeated,
     };
     drop(tally);
-    let on_disk = used(&cast.home);
     std::fs::remove_dir_all(&cast.home)
         .map_err(|cause| RehearsalError::Folder { path: cast.home.clone(), cause })?;
-    Ok((Drained { drain, certificate, records, once }, on_disk))
+    Ok(Drained { drain, certificate, records, once })
 }
 
 /// The ward beside the drain, at its own pace.
 struct Live {
-    ward: crate::sim::outage::ward::FastWard,
-    oracle: crate::sim::outage::oracle::Oracle,
+    ward: FastWard,
+    oracle: Oracle,
 }
 
 impl Live {
@@ -523,12 +573,12 @@ async fn press(stage: &Stage, look: &mut (dyn FnMut(&Progress) + Send)) -> Resul
     let plan = Plan { hours: FULL_AFTER.as_secs_f64() / 3600.0, speed: None };
     let mut cast = stage.cast("pressure", &plan, SMALL)?;
     cast.commit = Duration::from_secs_f64(600.0 / stage.rate.records.max(0.6) * 360.0).min(FULL_AFTER);
-    let mut shadow = blocking(move || Shadow::new(cast)).await?;
+    let mut shadow = stage.work.blocking(move || Shadow::new(cast)).await?;
     let mut pressure = Pressure { max_bytes: SMALL, ..Pressure::default() };
     let mut evicted = None;
     while shadow.passed < FULL_AFTER {
         let next = (shadow.passed + shadow.cast.commit).min(FULL_AFTER);
-        shadow = blocking(move || shadow.play(next).map(|()| shadow)).await?;
+        shadow = stage.work.blocking(move || shadow.play(next).map(|()| shadow)).await?;
         let status = shadow.spool.status();
         let level = status.space.level();
         pressure.records = status.last + shadow.refused;
@@ -551,10 +601,10 @@ async fn press(stage: &Stage, look: &mut (dyn FnMut(&Progress) + Send)) -> Resul
         }
     }
     let home = shadow.cast.home.clone();
-    blocking(move || {
+    let cleared = stage.work.blocking(move || {
         drop(shadow);
         std::fs::remove_dir_all(&home).map_err(|cause| RehearsalError::Folder { path: home, cause })
-    })
-    .await?;
+    });
+    cleared.await?;
     Ok(pressure)
 }

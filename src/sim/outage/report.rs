@@ -180,9 +180,9 @@ impl Report {
         row(
             "power cut",
             format!(
-                "{} records of the last {} lost, {} polls told as missing, back after {}",
-                power_cut.records_lost,
+                "records lost of the last {}: {}; polls told as missing: {}; back after {}",
                 seconds(played.commit_seconds),
+                power_cut.records_lost,
                 power_cut.slots_told,
                 seconds(power_cut.restart_seconds)
             ),
@@ -278,7 +278,7 @@ fn pressure_words(pressure: &Pressure) -> String {
 fn hours(hours: f64) -> String {
     match hours {
         ..0.1 => format!("{:.0} s", hours * 3600.0),
-        ..3.0 => format!("{:.0} min", hours * 60.0),
+        ..1.0 => format!("{:.0} min", hours * 60.0),
         _ => format!("{hours:.1} h"),
     }
 }

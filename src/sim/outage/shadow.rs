@@ -66,7 +66,7 @@ impl Shadow {
         let (keyring, spool) = open(&cast)?;
         Ok(Self {
             ward: FastWard::new(&cast.chairs, cast.slowdown, cast.start, &keyring, cast.unseated),
-            oracle: Oracle::new(cast.send),
+            oracle: Oracle::new(cast.send, cast.unseated),
             keyring,
             spool,
             passed: Duration::ZERO,

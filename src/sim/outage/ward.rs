@@ -397,3 +397,73 @@ impl FastChair {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    const NOON: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+    const MAP: &str = include_str!("../../../config/devices/nikkiso_dbb27c.toml");
+
+    fn chairs(home: &std::path::Path) -> Vec<ChairSettings> {
+        std::fs::create_dir(home.join("devices")).unwrap();
+        std::fs::write(home.join("devices/map.toml"), MAP).unwrap();
+        let mut text = "[gateway]\nname = \"test\"\nstate_dir = \"state\"\ntime_zone = \"UTC\"\n\
+            namespace = \"https://clinic.example/chairside\"\n[keys]\nroot = { file = \"root.key\" }\n"
+            .to_owned();
+        for chair in 1..=3 {
+            text += &format!(
+                "[[chair]]\nname = \"chair-{chair}\"\nmachine = \"asset-{chair}\"\ndriver = \"kpoll/nikkiso_dbb27c\"\n\
+                 port = \"port-{chair}\"\nevery = \"10s\"\nmap = \"map.toml\"\n"
+            );
+        }
+        std::fs::write(home.join("gateway.toml"), text).unwrap();
+        crate::config::load(&home.join("gateway.toml")).unwrap().chairs
+    }
+
+    fn minutes(minutes: u64) -> Tick {
+        Tick::ZERO.after(Duration::from_secs(60 * minutes))
+    }
+
+    #[test]
+    fn a_shift_has_treatments_with_patients_alarms_and_every_poll() {
+        let home = tempfile::tempdir().unwrap();
+        let keyring = Arc::new(Keyring::in_memory().unwrap());
+        let mut ward = FastWard::new(&chairs(home.path()), 1.0, NOON, &keyring, Unseated::Hold);
+        let mut records = Vec::new();
+        ward.play_until(minutes(300), &mut records).unwrap();
+        let count = |wanted: fn(&Body) -> bool| records.iter().filter(|record| wanted(record.body())).count();
+        assert_eq!(count(|body| matches!(body, Body::Values(_))), 3 * 300 * 6);
+        assert_eq!(ward.played().answered, 3 * 300 * 6);
+        assert_eq!(count(|body| matches!(body, Body::TreatmentStarted)), 3);
+        assert_eq!(count(|body| matches!(body, Body::TreatmentEnded(_))), 3);
+        assert_eq!(count(|body| matches!(body, Body::Alarm(_))), 6);
+        assert!(records.is_sorted_by_key(|record| record.origin().tick));
+        let treatments: BTreeSet<_> =
+            records.iter().filter_map(|record| record.treatment().map(|id| *id.as_bytes())).collect();
+        assert_eq!(treatments.len(), 3);
+    }
+
+    #[test]
+    fn after_a_power_cut_each_poll_is_a_record_or_told_as_missing_and_no_treatment_begins_twice() {
+        let home = tempfile::tempdir().unwrap();
+        let keyring = Arc::new(Keyring::in_memory().unwrap());
+        let mut ward = FastWard::new(&chairs(home.path()), 1.0, NOON, &keyring, Unseated::Hold);
+        let (mut records, mut lost) = (Vec::new(), Vec::new());
+        ward.play_until(minutes(60), &mut records).unwrap();
+        ward.play_until(minutes(61), &mut lost).unwrap();
+        ward.lose_power();
+        ward.play_until(minutes(65), &mut lost).unwrap();
+        records.extend(ward.restart(&keyring, Unseated::Hold, &lost, minutes(65)));
+        ward.play_until(minutes(120), &mut records).unwrap();
+        let slots = |record: &Record| match record.body() {
+            Body::Values(_) => 1,
+            Body::Gap(gap) => gap.slots,
+            _ => 0,
+        };
+        assert_eq!(records.iter().map(slots).sum::<u32>(), 3 * 120 * 6);
+        let started = |record: &&Record| matches!(record.body(), Body::TreatmentStarted);
+        assert_eq!(records.iter().filter(started).count(), 3);
+    }
+}
