@@ -32,3 +32,6 @@ awk -v whole="$whole" -v bare="$bare" 'BEGIN { printf "  %.2f   (%d against %d)\
 
 echo "== memory"
 cargo bench --quiet --locked --bench memory 2>/dev/null
+
+echo "== half an hour of outage (three days: cargo bench --bench outage -- --hours 72 --machines 30)"
+cargo bench --quiet --locked --bench outage 2>/dev/null

@@ -439,7 +439,9 @@ mod tests {
         assert_eq!(count(|body| matches!(body, Body::TreatmentStarted)), 3);
         assert_eq!(count(|body| matches!(body, Body::TreatmentEnded(_))), 3);
         assert_eq!(count(|body| matches!(body, Body::Alarm(_))), 6);
-        assert!(records.is_sorted_by_key(|record| record.origin().tick));
+        // The end of a treatment lies a while before the poll that shows it; everything else comes in order.
+        let in_order = records.iter().filter(|record| !matches!(record.body(), Body::TreatmentEnded(_)));
+        assert!(in_order.is_sorted_by_key(|record| record.origin().tick));
         let treatments: BTreeSet<_> =
             records.iter().filter_map(|record| record.treatment().map(|id| *id.as_bytes())).collect();
         assert_eq!(treatments.len(), 3);
