@@ -127,7 +127,8 @@ impl Tally {
     #[must_use]
     pub fn new(epoch: Timestamp, closest: Duration, live_from: Timestamp) -> Self {
         Self {
-            epoch,
+            // Times on the wire have milliseconds, so that the first reading may seem to come before it was made.
+            epoch: Timestamp::from_micros(epoch.as_micros().saturating_sub(1_000)),
             // Half, because a poll may be a little early.
             width: (closest / 2).max(Duration::from_millis(1)),
             live_from,
@@ -370,6 +371,11 @@ mod tests {
         put(&mut tally, 1, 10, NUMBER);
         put(&mut tally, 2, 10, NUMBER);
         put(&mut tally, 3, 20, NUMBER);
+        // The very first instant, cut to milliseconds.
+        let instant = Timestamp::from_micros(DAY.as_micros() + 999);
+        let mut first = Tally::new(instant, Duration::from_secs(10), instant.after(Duration::from_secs(100)));
+        put(&mut first, 1, 0, NUMBER);
+        assert_eq!((first.counts().strange, first.counts().resources), (0, 1));
         let Counts { entries, resources, repeated, doubled, .. } = tally.counts();
         assert_eq!((entries, resources, repeated, doubled), (4, 2, 1, 1));
         let mut played = Readings::default();
