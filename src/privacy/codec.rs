@@ -396,6 +396,8 @@ const fn gap_code(cause: GapCause) -> u8 {
         GapCause::AnswerFaulty => 2,
         GapCause::LineDown => 3,
         GapCause::GatewayDown => 4,
+        GapCause::Unkept => 5,
+        GapCause::LostInStore => 6,
     }
 }
 
@@ -405,6 +407,8 @@ fn gap_cause(code: u8) -> Result<GapCause, DecodeError> {
         2 => GapCause::AnswerFaulty,
         3 => GapCause::LineDown,
         4 => GapCause::GatewayDown,
+        5 => GapCause::Unkept,
+        6 => GapCause::LostInStore,
         other => return Err(DecodeError::Unknown("gap cause", u32::from(other))),
     })
 }

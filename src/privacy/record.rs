@@ -114,6 +114,10 @@ pub enum GapCause {
     LineDown,
     /// The gateway was not running.
     GatewayDown,
+    /// The gateway was killed, or lost its power, before what it had heard was kept.
+    Unkept,
+    /// They were kept, and the store lost them before they could be counted.
+    LostInStore,
 }
 
 /// Records that left the spool undelivered.

@@ -113,6 +113,8 @@ fn resources() -> BTreeMap<String, String> {
     let to = NOON.after(Duration::from_secs(40));
     let gap = |cause| Body::Gap(Gap { from: NOON, to, slots: 4, cause });
     encode("gap-silent", &site, &seated(), &stored(13, None, gap(GapCause::MachineSilent)));
+    encode("gap-not-kept", &site, &seated(), &stored(24, None, gap(GapCause::Unkept)));
+    encode("gap-lost-in-store", &site, &seated(), &stored(25, None, gap(GapCause::LostInStore)));
     encode("gap-gateway-down", &site, &seated(), &stored(14, None, gap(GapCause::GatewayDown)));
     let gone =
         |cause| Body::Evicted(Tombstone { from: NOON, to, records: 1_200, first: 5, last: 2_004, cause });

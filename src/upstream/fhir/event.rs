@@ -66,6 +66,10 @@ impl Scene<'_> {
             GapCause::AnswerFaulty => ("answer-faulty", "the machine's answer did not hold", Absent::Error),
             GapCause::LineDown => ("line-down", "the cable or the adapter was gone", Absent::Error),
             GapCause::GatewayDown => ("gateway-down", "the gateway was not running", Absent::NotPerformed),
+            GapCause::Unkept => {
+                ("not-kept", "the gateway was cut off before it had kept the answers", Absent::Error)
+            }
+            GapCause::LostInStore => ("lost-in-store", "the gateway's store lost them", Absent::Error),
         };
         let own = &self.encoder.own;
         let code = own.code("event", "gap").display("readings that nobody can fill any more");
