@@ -110,7 +110,7 @@ fn told(error: &SpoolError) -> (String, Exit) {
 }
 
 fn status_text(home: &Path, status: &SpoolStatus) -> String {
-    let SpoolStatus { last, records, bytes, space, volumes, set_aside, upstreams } = status;
+    let SpoolStatus { last, records, bytes, space, volumes, set_aside, slots: _, upstreams } = status;
     let mut text = format!(
         "{}\n  {records} records in {volumes} volumes, {} MB ({} % of its room, level {}); the last one is number {last}\n",
         home.display(),

@@ -1,13 +1,13 @@
 //! One chair's sealing task: what its line tells becomes records in order, and the spool has them before anybody else.
 
 use super::alarms::Alarms;
-use super::gaps::{self, Gaps};
-use super::last_slots::LastSlots;
+use super::gaps::{self, Gaps, Missed};
 use super::seating::{self, SeatRequest};
 use super::steps::Steps;
 use crate::clock::{BUILD_FLOOR, Clock, StepWatch};
 use crate::config::settings::ChairSettings;
 use crate::model::alarm::{self, AlarmEdge};
+use crate::model::name::ChairName;
 use crate::model::time::{ClockTrust, Timestamp};
 use crate::normalise::{Capture, EndReason, Finding, Normaliser, Origin, Phase, Poll, Resume};
 use crate::poll::{ChairEvent, LineEvent, MissCause, Moment};
@@ -16,11 +16,13 @@ use crate::privacy::record::{Correction, Event, Gap, GapCause, OpenAlarm, Record
 use crate::privacy::seats::{Seated, Seats};
 use crate::spool::SpoolError;
 use crate::spool::handle::{SpoolHandle, Urgency};
+use crate::spool::slots::Left;
 use crate::status::{self, Board};
 use crate::supervise::{Cause, Pulse};
 use chairside_drivers::kit::decimal::Decimal;
 use chairside_drivers::kit::driver::Sample;
 use chairside_drivers::kit::time::{Slot, Tick};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -43,7 +45,10 @@ pub(super) struct Shared {
     pub(super) border: Pseudonymiser,
     pub(super) spool: SpoolHandle,
     pub(super) board: Arc<Board>,
-    pub(super) last_slots: Arc<LastSlots>,
+    /// What the run before left of each chair's slots.
+    pub(super) left: BTreeMap<ChairName, Left>,
+    /// When the run before is last known to have lived.
+    pub(super) last_alive: Option<Timestamp>,
     pub(super) steps: Steps,
     /// Whether every record is branded as simulated.
     pub(super) simulated: bool,
@@ -59,8 +64,10 @@ pub(super) struct Sealing {
     steps: StepWatch,
     /// When a wall clock that nobody had set was first seen, until one that can be trusted is.
     unset_since: Option<Timestamp>,
-    /// Up to when this chair's polls are accounted for, told or not.
-    accounted: Option<Timestamp>,
+    /// What the run before left of this chair, until a clock that can be trusted says how long ago that was.
+    left: Option<Left>,
+    /// When this run began.
+    began: Tick,
     /// The elapsed time last handed to the seats, where the machine shows one, and when.
     progress: Option<(Option<Decimal>, Tick)>,
     /// Since when the machine is silent, until its alarms were closed for it.
@@ -88,7 +95,8 @@ impl Sealing {
             alarms: Alarms::left(shared.seats.open_alarms(&chair.name)),
             steps: StepWatch::new(shared.clock.tick(), now),
             unset_since: (trust != ClockTrust::Trusted).then_some(now),
-            accounted: None,
+            left: shared.left.get(&chair.name).cloned(),
+            began: shared.clock.tick(),
             progress: None,
             silent: None,
             records: Vec::new(),
@@ -138,8 +146,8 @@ impl Sealing {
             self.write().await?;
             self.pulse.beat(self.shared.clock.tick());
         }
-        if let Some(gap) = self.gaps.close() {
-            self.tell_gap(gap);
+        if let Some(missed) = self.gaps.close() {
+            self.tell_missed(missed);
         }
         // Nobody watches the alarms that are on from now on; the next run raises anew what is on then.
         self.lose_line(self.moment()).await?;
@@ -203,16 +211,20 @@ impl Sealing {
         self.seats(move |seats| seats.told(&correction)).await
     }
 
-    /// What was missed since the run before.
+    /// What was missed since the run before, once a clock that can be trusted says how long that is.
     fn tell_downtime(&mut self) {
-        let (now, trust) = self.shared.clock.now();
-        let last = self.shared.last_slots.get(&self.chair.name).filter(|_| trust == ClockTrust::Trusted);
-        // A clock that nobody had set would claim more than half a century.
-        let last = last.filter(|last| *last >= BUILD_FLOOR);
-        if let Some(gap) = last.and_then(|last| gaps::while_down(last, now, self.chair.every)) {
-            self.tell_gap(gap);
+        let moment = self.moment();
+        if moment.clock != ClockTrust::Trusted {
+            return;
         }
-        self.accounted = Some(now);
+        let Some(mut left) = self.left.take() else { return };
+        // A clock that nobody had set would claim more than half a century.
+        left.through = left.through.filter(|through| *through >= BUILD_FLOOR);
+        let runs = i64::try_from(moment.tick.since(self.began).as_micros()).unwrap_or(i64::MAX);
+        let start = Timestamp::from_micros(moment.at.as_micros().saturating_sub(runs));
+        for gap in gaps::before_start(&left, start, self.shared.last_alive) {
+            self.tell_gap(gap, None);
+        }
     }
 
     async fn hear(&mut self, ChairEvent { event, moment, .. }: ChairEvent) -> Result<(), Cause> {
@@ -220,7 +232,7 @@ impl Sealing {
         match event {
             LineEvent::Up => self.shared.board.chair(&self.chair.name, status::Chair::has_line),
             LineEvent::Answered { slot, samples } => self.answered(slot, samples, moment).await?,
-            LineEvent::Missed { slots, cause, .. } => self.missed(slots, cause, moment),
+            LineEvent::Missed { slot, slots, cause } => self.missed(slot, slots, cause, moment),
             LineEvent::Down { why } => {
                 let why = crate::telemetry::chain(&why);
                 self.shared.board.chair(&self.chair.name, |chair| chair.loses_line(moment.at, why));
@@ -231,15 +243,14 @@ impl Sealing {
     }
 
     async fn answered(&mut self, slot: Slot, samples: Vec<Sample>, moment: Moment) -> Result<(), Cause> {
-        if let Some(gap) = self.gaps.close() {
-            self.tell_gap(gap);
+        if let Some(missed) = self.gaps.close() {
+            self.tell_missed(missed);
         }
         self.silent = None;
         let origin = self.origin(moment, Some(slot));
         for capture in self.normaliser.answered(Poll { origin, samples }) {
             self.seal(capture).await?;
         }
-        self.accounted = Some(moment.at.after(self.chair.every));
         self.hand_progress(moment).await?;
         let seat = self.seat_state(moment.at);
         let running = self.shared.seats.running(&self.chair.name);
@@ -260,17 +271,16 @@ impl Sealing {
         Ok(id)
     }
 
-    fn missed(&mut self, slots: u32, cause: MissCause, moment: Moment) {
+    fn missed(&mut self, slot: Slot, slots: u32, cause: MissCause, moment: Moment) {
         let (cause, faulty) = match cause {
             MissCause::MachineSilent => (GapCause::MachineSilent, false),
             MissCause::AnswerFaulty(_) => (GapCause::AnswerFaulty, true),
             MissCause::LineDown => (GapCause::LineDown, false),
             MissCause::GatewayDown => (GapCause::GatewayDown, false),
         };
-        if let Some(gap) = self.gaps.missed(moment.at, slots, cause, moment.tick) {
-            self.tell_gap(gap);
+        if let Some(before) = self.gaps.missed(slot, moment.at, slots, cause, moment.tick) {
+            self.tell_missed(before);
         }
-        self.accounted = Some(moment.at.after(self.chair.every.saturating_mul(slots)));
         if cause == GapCause::MachineSilent {
             self.silent.get_or_insert(moment.tick);
         }
@@ -282,9 +292,10 @@ impl Sealing {
     async fn look_at_silence(&mut self) -> Result<(), Cause> {
         self.look_at_clock(self.moment()).await?;
         let now = self.shared.clock.tick();
-        if let Some(gap) = self.gaps.piece(now) {
-            self.tell_gap(gap);
+        if let Some(missed) = self.gaps.piece(now) {
+            self.tell_missed(missed);
         }
+        self.tell_downtime();
         if self.silent.take_if(|since| now.since(*since) >= SILENCE).is_some() {
             self.lose_line(self.moment()).await?;
         }
@@ -305,10 +316,9 @@ impl Sealing {
         if let Some(step) = self.steps.look(moment.tick, moment.at) {
             let by = step.found.micros_since(step.expected);
             // What was missed so far was missed by the clock of before.
-            if let Some(gap) = self.gaps.close() {
-                self.tell_gap(gap);
+            if let Some(missed) = self.gaps.close() {
+                self.tell_missed(missed);
             }
-            self.accounted = self.accounted.map(|at| at.shifted(by));
             self.normaliser.clock_stepped(by);
             let unset_since = self.unset_since.filter(|_| moment.clock == ClockTrust::Trusted);
             self.unset_since = self.unset_since.map(|since| since.shifted(by));
@@ -458,7 +468,12 @@ impl Sealing {
         }
     }
 
-    fn tell_gap(&mut self, gap: Gap) {
+    fn tell_missed(&mut self, Missed { first, gap }: Missed) {
+        self.tell_gap(gap, Some(first));
+    }
+
+    /// A gap without a slot was before this run.
+    fn tell_gap(&mut self, gap: Gap, first: Option<Slot>) {
         tracing::info!(
             chair = self.chair.name.as_str(),
             slots = gap.slots,
@@ -468,7 +483,8 @@ impl Sealing {
             "polls missed"
         );
         let treatment = self.shared.seats.running(&self.chair.name).map(|running| running.id);
-        self.tell(self.moment(), treatment, Event::Gap(gap));
+        let origin = self.origin(self.moment(), first);
+        self.records.push(Record::event(origin, treatment, Event::Gap(gap)));
     }
 
     fn tell(&mut self, moment: Moment, treatment: Option<TreatmentId>, event: Event) {
@@ -521,10 +537,6 @@ impl Sealing {
                     "kept"
                 );
             }
-        }
-        let accounted = self.gaps.untold_since().or(self.accounted);
-        if let Some(at) = accounted.filter(|_| self.unset_since.is_none()) {
-            self.shared.last_slots.set(&self.chair.name, at);
         }
         let alarms = self.alarms.after();
         self.note_alarms(alarms).await

@@ -42,7 +42,8 @@ impl Desk for FrontDesk {
 impl FrontDesk {
     async fn status(&self) -> Answer {
         if let Ok(spool) = self.shared.spool.status().await {
-            self.shared.board.set_spool(&spool);
+            let (now, _) = self.shared.clock.now();
+            self.shared.board.set_spool(&spool, now, self.shared.clock.tick());
         }
         let (now, _) = self.shared.clock.now();
         Answer::Status { status: Box::new(self.shared.board.snapshot(now)) }

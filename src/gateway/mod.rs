@@ -5,7 +5,6 @@ mod chair;
 mod desk;
 mod error;
 mod gaps;
-mod last_slots;
 mod notify;
 mod seating;
 mod steps;
@@ -34,7 +33,6 @@ use crate::upstream::fhir::client::FhirUpstream;
 use crate::upstream::{Identities, forward};
 use chair::{Sealing, Shared};
 use desk::FrontDesk;
-use last_slots::LastSlots;
 use seating::SeatRequest;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -153,6 +151,8 @@ impl Foundation {
         audit.note(now, &started(settings))?;
 
         let spool = open_spool(settings, &spool_home, Arc::clone(&keyring), now).await?;
+        let chairs = settings.chairs.iter().map(|chair| (chair.name.clone(), chair.every)).collect();
+        let left = spool.begin_run(chairs).await.map_err(GatewayError::Spool)?;
         let seats = Arc::new(Seats::new(Arc::clone(&keyring), settings.gateway.unseated));
         let shared = Arc::new(Shared {
             clock: Arc::clone(&clock),
@@ -160,7 +160,8 @@ impl Foundation {
             border: Pseudonymiser::new(Arc::clone(&keyring)),
             spool,
             board: Arc::clone(&options.board),
-            last_slots: Arc::new(LastSlots::load(state_dir)),
+            left,
+            last_alive: floor.last_alive(),
             steps: steps::Steps::default(),
             simulated: settings.gateway.environment == Environment::Test,
         });
@@ -380,6 +381,7 @@ fn first_snapshot(settings: &Settings, now: Timestamp, trust: ClockTrust) -> Sna
         chairs: settings.chairs.iter().map(status::Chair::untried).collect(),
         spool: status::Spool { max_bytes: settings.spool.max_bytes, ..status::Spool::default() },
         upstreams: settings.upstreams.iter().map(|it| status::UpstreamState::untried(&it.name)).collect(),
+        ..Snapshot::default()
     }
 }
 

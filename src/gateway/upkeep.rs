@@ -17,7 +17,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 /// How often the board learns what the spool holds.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often the time floor and the last slots are written down.
+/// How often the time floor is written down.
 const WRITE_DOWN: Duration = Duration::from_secs(10);
 /// How often settled records past their retention are removed.
 const PRUNE: Duration = Duration::from_secs(10 * 60);
@@ -83,7 +83,7 @@ impl Upkeep {
         }
     }
 
-    /// The last time floor and slots, once nothing is asked any more.
+    /// The last time floor, once nothing is asked any more.
     pub(super) async fn last_words(&self) {
         self.write_down().await;
         let seats = Arc::clone(&self.shared.seats);
@@ -116,7 +116,8 @@ impl Upkeep {
         if let Ok(status) = timeout(STALE, self.shared.spool.status()).await {
             let status = status?;
             self.tell_level(status.space);
-            self.shared.board.set_spool(&status);
+            let (now, _) = self.shared.clock.now();
+            self.shared.board.set_spool(&status, now, self.shared.clock.tick());
         } else {
             tracing::error!("the spool does not answer; its disk may hang");
         }
@@ -147,18 +148,17 @@ impl Upkeep {
 
     async fn write_down(&self) {
         let (now, trust) = self.shared.clock.now();
-        let (floor, last_slots) = (Arc::clone(&self.floor), Arc::clone(&self.shared.last_slots));
-        let clock = Arc::clone(&self.shared.clock);
+        if trust == ClockTrust::Untrusted {
+            return;
+        }
+        let (floor, clock) = (Arc::clone(&self.floor), Arc::clone(&self.shared.clock));
         let written = tokio::task::spawn_blocking(move || {
-            if trust == ClockTrust::Trusted {
-                floor.lock().unwrap_or_else(PoisonError::into_inner).raise(now)?;
-                clock.keep()?;
-            }
-            last_slots.save()
+            floor.lock().unwrap_or_else(PoisonError::into_inner).raise(now)?;
+            clock.keep()
         })
         .await;
         if let Ok(Err(refusal)) = written {
-            tracing::warn!(error = %refusal, "write down the time; after the next start gaps may be told wrongly");
+            tracing::warn!(error = %refusal, "write down the time; a gap at the next start may name another cause");
         }
     }
 

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::line::{Gate, LineError, Port, SerialPort, port};
 use crate::model::name::ChairName;
 use crate::poll::backoff::BackOff;
+use crate::poll::figures::Resumed;
 use crate::poll::schedule::{Due, Schedule};
 use chairside_drivers::kit::driver::{LineSettings, Model};
 use chairside_drivers::kit::time::{Slot, Tick};
@@ -81,14 +82,19 @@ pub struct Conversation<O> {
 }
 
 /// Talks to one machine until `stop` completes: opens, asks, listens, opens again. Slots are counted from the first
-/// moment on, whether the port is there or not.
+/// moment on, whether the port is there or not; a second call with the same figures goes on with the slots of the first.
 pub async fn converse<O: Opener>(conversation: Conversation<O>, stop: impl Future<Output = ()> + Send) {
     let stop: Stop<'_> = &mut std::pin::pin!(stop);
     let Conversation { chair, model, every, opener, clock, events, figures } = conversation;
-    let schedule = Schedule::new(clock.tick(), every);
+    let Resumed { schedule, open } = figures.resume(clock.tick(), every);
     let gate = Gate::new(model.requests(), every);
     let teller = Teller { chair, clock, events, figures };
     let mut chair = Chair { model, opener, schedule, gate, teller, backoff: BackOff::new(), told: None };
+    for (slot, due) in open {
+        if chair.teller.missed(slot, 1, due, MissCause::GatewayDown).await.is_err() {
+            return;
+        }
+    }
     // An error here only says that nobody listens to the events any more: the gateway is stopping.
     let _ = chair.converse(stop).await;
 }
@@ -201,7 +207,7 @@ impl Teller {
     }
 
     async fn missed(&self, slot: Slot, slots: u32, due: Tick, cause: MissCause) -> Result<(), Unheard> {
-        self.figures.missed(cause, slots);
+        self.figures.missed(cause, slot, slots);
         tracing::debug!(
             chair = self.chair.as_str(),
             slot = slot.0,

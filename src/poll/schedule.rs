@@ -40,6 +40,21 @@ impl Schedule {
         Self { start, every: every.max(Duration::from_millis(1)), next: 0 }
     }
 
+    /// The same, with the slots below `next` behind it.
+    #[must_use]
+    pub fn resumed(start: Tick, every: Duration, next: u64) -> Self {
+        Self { next, ..Self::new(start, every) }
+    }
+
+    /// How many slots were due up to `now`, whatever became of them.
+    #[must_use]
+    pub fn due_by(start: Tick, every: Duration, now: Tick) -> u64 {
+        if now < start {
+            return 0;
+        }
+        Self::new(start, every).newest(now).saturating_add(1)
+    }
+
     /// When the next slot is due.
     #[must_use]
     pub fn next_due(&self) -> Tick {

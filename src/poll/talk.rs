@@ -125,6 +125,7 @@ impl<O: Opener> Talk<'_, O> {
     async fn ask(&mut self, now: Tick, due: Due) -> Result<(), Break> {
         self.chair.miss_skipped(due, MissCause::GatewayDown).await?;
         self.asked.push((due.slot, due.at));
+        self.chair.teller.figures.asked(due.slot, due.at);
         self.driver.handle_poll_due(now, due.slot);
         self.drain().await?;
         // The driver has had its chance to end the poll before; a slot may not stay open for ever.
@@ -170,7 +171,7 @@ impl<O: Opener> Talk<'_, O> {
             Outcome::Answered => {
                 self.chair.backoff.reset();
                 let teller = &self.chair.teller;
-                teller.figures.answered();
+                teller.figures.answered(slot);
                 tracing::debug!(
                     chair = teller.chair.as_str(),
                     slot = slot.0,

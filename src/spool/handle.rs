@@ -1,14 +1,16 @@
 //! The spool as async code sees it: one thread owns the store, one task groups what is appended into commits.
 
-use crate::model::name::UpstreamName;
+use crate::model::name::{ChairName, UpstreamName};
 use crate::model::time::Timestamp;
 use crate::privacy::record::{Record, TreatmentId};
 use crate::spool::space::{Level, Space};
 use crate::spool::tools::{Place, Replayed, SpoolTools, Wanted};
+use crate::spool::slots::Left;
 use crate::spool::{
     BatchLimit, Lane, Pruned, Retention, Sequence, Spool, SpoolError, SpoolStatus, Stored, Verdict,
 };
 use chairside_drivers::kit::time::Tick;
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::mpsc as threads;
 use std::thread::JoinHandle;
@@ -203,6 +205,17 @@ impl SpoolHandle {
     /// [`SpoolError`] when the disk refuses.
     pub async fn prune(&self, policy: Retention, now: Timestamp) -> Result<Pruned, SpoolError> {
         self.calls.call(move |spool| spool.prune(policy, now)).await
+    }
+
+    /// See [`Spool::begin_run`].
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the disk refuses.
+    pub async fn begin_run(
+        &self,
+        chairs: Vec<(ChairName, Duration)>,
+    ) -> Result<BTreeMap<ChairName, Left>, SpoolError> {
+        self.calls.call(move |spool| spool.begin_run(&chairs)).await
     }
 
     /// See [`Spool::status`].
@@ -444,6 +457,12 @@ mod tests {
                 Some(Fail::NearlyFull) => Space { used: 91, max: 100 },
                 _ => self.inner.space(),
             }
+        }
+        fn begin_run(
+            &mut self,
+            chairs: &[(ChairName, Duration)],
+        ) -> Result<BTreeMap<ChairName, Left>, SpoolError> {
+            self.inner.begin_run(chairs)
         }
         fn status(&mut self) -> SpoolStatus {
             self.inner.status()

@@ -2,10 +2,11 @@
 
 mod tools;
 
-use crate::model::name::UpstreamName;
+use crate::model::name::{ChairName, UpstreamName};
 use crate::model::time::Timestamp;
 use crate::privacy::record::{Record, TreatmentId};
 use crate::spool::letter::Refusal;
+use crate::spool::slots::{Left, SlotLedger};
 use crate::spool::space::Space;
 use crate::spool::tools::SpoolTools;
 use crate::spool::{
@@ -14,6 +15,7 @@ use crate::spool::{
 };
 use chairside_drivers::kit::time::Tick;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Written to be obviously right: one map entry a record and upstream, no index, no ranges, nothing clever.
 #[derive(Debug)]
@@ -29,6 +31,7 @@ pub struct MemorySpool {
     released: BTreeMap<TreatmentId, u64>,
     letters: BTreeMap<(UpstreamName, u64), (Refusal, Record)>,
     heard: Timestamp,
+    slots: SlotLedger,
 }
 
 #[derive(Debug)]
@@ -93,6 +96,7 @@ impl MemorySpool {
             released: BTreeMap::new(),
             letters: BTreeMap::new(),
             heard: Timestamp::from_micros(0),
+            slots: SlotLedger::default(),
         };
         spool.configure(upstreams);
         spool
@@ -103,11 +107,16 @@ impl MemorySpool {
         if let Some(volume) = self.volumes.last_mut() {
             volume.sealed |= volume.written;
         }
-        self.restart(upstreams);
+        self.go_on(upstreams);
     }
 
     /// The process ended in order and a new one starts with these upstreams.
     pub fn restart(&mut self, upstreams: &[UpstreamName]) {
+        self.slots.end();
+        self.go_on(upstreams);
+    }
+
+    fn go_on(&mut self, upstreams: &[UpstreamName]) {
         self.volumes.iter_mut().for_each(|volume| volume.written = false);
         for outbox in self.upstreams.values_mut() {
             for state in outbox.states.values_mut() {
@@ -170,6 +179,7 @@ impl Spool for MemorySpool {
             for outbox in self.upstreams.values_mut() {
                 outbox.states.insert(self.last, if outbox.configured { State::NEW } else { State::Skipped });
             }
+            self.slots.note(Sequence(self.last), record);
             sequences.push(Sequence(self.last));
         }
         if let Some(volume) = self.volumes.last_mut() {
@@ -303,6 +313,13 @@ impl Spool for MemorySpool {
         Space::default()
     }
 
+    fn begin_run(
+        &mut self,
+        chairs: &[(ChairName, Duration)],
+    ) -> Result<BTreeMap<ChairName, Left>, SpoolError> {
+        Ok(self.slots.begin(chairs))
+    }
+
     fn status(&mut self) -> SpoolStatus {
         let counts = |outbox: &Outbox| {
             let mut counts = Counts {
@@ -334,6 +351,7 @@ impl Spool for MemorySpool {
             space: Space::default(),
             volumes: u32::try_from(self.volumes.len()).unwrap_or(u32::MAX),
             set_aside: Vec::new(),
+            slots: self.slots.shown(),
             upstreams: self
                 .upstreams
                 .iter()
@@ -348,6 +366,7 @@ impl Spool for MemorySpool {
     }
 
     fn close(&mut self) -> Result<(), SpoolError> {
+        self.slots.end();
         Ok(())
     }
 }

@@ -27,6 +27,7 @@ mod salvage;
 mod scan;
 mod settlement;
 mod shelf;
+pub mod slots;
 pub mod space;
 #[cfg(test)]
 mod space_tests;
@@ -39,14 +40,16 @@ mod volume;
 mod writing;
 
 use crate::exit::Exit;
-use crate::model::name::UpstreamName;
+use crate::model::name::{ChairName, UpstreamName};
 use crate::model::time::Timestamp;
 use crate::privacy::record::{Record, TreatmentId};
 use crate::spool::space::Space;
 use crate::spool::tools::SpoolTools;
 use chairside_drivers::kit::time::Tick;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The place of a record in the spool: dense, from 1, never reused within a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,7 +142,7 @@ pub struct Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Keep settled volumes this long after their last settlement.
-    pub keep_delivered: std::time::Duration,
+    pub keep_delivered: Duration,
     /// The spool may take this many bytes on disk.
     pub max_bytes: u64,
 }
@@ -168,6 +171,8 @@ pub struct SpoolStatus {
     pub volumes: u32,
     /// Volumes set aside because they were not complete, with the records missing in them.
     pub set_aside: Vec<SetAside>,
+    /// The poll slots of every chair that ever had one.
+    pub slots: Vec<(ChairName, slots::ChairSlots)>,
     /// Counts per upstream.
     pub upstreams: Vec<(UpstreamName, Counts)>,
 }
@@ -364,6 +369,15 @@ pub trait Spool: Send {
     fn prune(&mut self, policy: Retention, now: Timestamp) -> Result<Pruned, SpoolError>;
     /// How full it is. Cheap: asked before every append of a caller who waits.
     fn space(&mut self) -> Space;
+    /// A run of the gateway begins with these chairs and poll intervals; gives what the run before left of each. Durable when it
+    /// returns.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the disk refuses.
+    fn begin_run(
+        &mut self,
+        chairs: &[(ChairName, Duration)],
+    ) -> Result<BTreeMap<ChairName, slots::Left>, SpoolError>;
     /// What the spool holds.
     fn status(&mut self) -> SpoolStatus;
     /// Makes what was settled survive a power cut.

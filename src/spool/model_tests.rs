@@ -2,7 +2,7 @@
 //!
 //! `CHAIRSIDE_SEEDS` sets how many lives are tried.
 
-use crate::model::name::UpstreamName;
+use crate::model::name::{ChairName, UpstreamName};
 use crate::privacy::record::TreatmentId;
 use crate::spool::memory::MemorySpool;
 use crate::spool::space::Space;
@@ -18,6 +18,7 @@ use std::time::Duration;
 
 const VOLUME: u64 = 40;
 const ACTS: usize = 150;
+const EVERY: Duration = Duration::from_secs(1);
 
 #[test]
 fn the_spool_on_disk_behaves_like_the_one_in_memory() {
@@ -196,6 +197,11 @@ impl Life {
         }
         self.real = Some(open(self.home.path(), &self.keys, &self.upstreams));
         self.leased.clear();
+        if self.dice.roll(3) > 0 {
+            let chairs: Vec<_> = (1..=self.dice.roll(3)).map(|number| (chair(number), EVERY)).collect();
+            let left = self.model.begin_run(&chairs).unwrap();
+            assert_eq!(self.real().begin_run(&chairs).unwrap(), left, "seed {}", self.seed);
+        }
     }
 
     /// In the end everything that is not settled comes out, once and in order.
@@ -247,6 +253,10 @@ fn numbers(stored: &[Stored]) -> Vec<u64> {
 }
 
 /// What both must show: all but the bytes on disk.
+fn chair(number: u64) -> ChairName {
+    ChairName::new(&format!("chair-{number}")).unwrap()
+}
+
 fn shown(status: SpoolStatus) -> SpoolStatus {
     SpoolStatus { bytes: 0, space: Space::default(), ..status }
 }

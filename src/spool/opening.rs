@@ -14,9 +14,10 @@ use crate::spool::salvage::{is_copy, listed};
 use crate::spool::scan::{Index, Tail, survey};
 use crate::spool::settlement::Settlement;
 use crate::spool::shelf::Shelf;
+use crate::spool::slots::SlotLedger;
 use crate::spool::store::{Options, SledSpool, remove_folder};
 use crate::spool::writing::LEFT_FREE;
-use crate::spool::{SpoolError, StoreId, reserve};
+use crate::spool::{Sequence, SpoolError, StoreId, reserve};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -80,6 +81,9 @@ impl SledSpool {
             current: None,
             settlement,
             dead: DeadLetters::open(home, &disk)?,
+            slots: SlotLedger::default(),
+            // Nothing of it is written down before it is read.
+            slots_written: Sequence(u64::MAX),
             shelf: Shelf::default(),
             resting_bytes: 0,
             failures: 0,
@@ -92,6 +96,7 @@ impl SledSpool {
             _lock: lock,
         };
         spool.take_in(opened.scanned, opened.leftover, upstreams)?;
+        spool.open_slots()?;
         Ok(spool)
     }
 

@@ -3,7 +3,7 @@
 //! Only the newest volume is open in sled, and only one that this process made or that was closed in order and has not
 //! changed by a byte since. Every other volume is read from its raw files after a scan that proves each of its frames.
 
-use crate::model::name::UpstreamName;
+use crate::model::name::{ChairName, UpstreamName};
 use crate::model::time::Timestamp;
 use crate::privacy::keyring::DataKeys;
 use crate::privacy::record::{Record, TreatmentId};
@@ -16,6 +16,7 @@ use crate::spool::salvage::Runs;
 use crate::spool::scan::digest;
 use crate::spool::settlement::Settlement;
 use crate::spool::shelf::Shelf;
+use crate::spool::slots::{Left, SlotLedger};
 use crate::spool::space::Space;
 use crate::spool::tools::SpoolTools;
 use crate::spool::volume::{Database, pack};
@@ -28,6 +29,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How the spool is set up.
 #[derive(Clone)]
@@ -77,6 +79,10 @@ pub struct SledSpool {
     /// The newest volume, while it is open for writing.
     pub(super) current: Option<Database>,
     pub(super) settlement: Settlement,
+    /// The poll slots that the records account for.
+    pub(super) slots: SlotLedger,
+    /// The last record of it that is written down.
+    pub(super) slots_written: Sequence,
     pub(super) dead: DeadLetters,
     pub(super) sealer: Sealer,
     pub(super) shelf: Shelf,
@@ -133,6 +139,8 @@ impl SledSpool {
         }
         self.commit()?;
         self.settlement.appended(last);
+        (first..).zip(batch).for_each(|(sequence, record)| self.slots.note(Sequence(sequence), record));
+        self.slots_grew();
         Ok((first..=last).map(Sequence).collect())
     }
 
@@ -279,6 +287,14 @@ impl Spool for SledSpool {
         self.room()
     }
 
+    fn begin_run(
+        &mut self,
+        chairs: &[(ChairName, Duration)],
+    ) -> Result<BTreeMap<ChairName, Left>, SpoolError> {
+        self.usable()?;
+        self.begin_slots(chairs)
+    }
+
     fn status(&mut self) -> SpoolStatus {
         let oldest: Vec<_> =
             self.settlement.ledgers().filter_map(|(_, ledger)| ledger.oldest_waiting()).collect();
@@ -308,6 +324,7 @@ impl Spool for SledSpool {
             space,
             volumes: u32::try_from(volumes.len()).unwrap_or(u32::MAX),
             set_aside: self.contents.set_aside(),
+            slots: self.slots_shown(),
             upstreams: counts.collect(),
         }
     }
@@ -319,6 +336,8 @@ impl Spool for SledSpool {
     fn close(&mut self) -> Result<(), SpoolError> {
         self.settlement.close()?;
         self.usable()?;
+        self.slots.end();
+        self.write_slots()?;
         if let (Some(volume), Some(entry)) = (self.current.take(), self.contents.volumes.last_mut()) {
             self.shelf.write_spans(&self.home, entry.number, entry.last);
             volume.close()?;

@@ -11,7 +11,7 @@ use crate::spool::scan::{Index, Tail};
 use crate::spool::settlement::Settlement;
 use crate::spool::space::Space;
 use crate::spool::volume::files;
-use crate::spool::{SpoolError, SpoolStatus};
+use crate::spool::{Sequence, SpoolError, SpoolStatus, slots};
 use std::fs;
 use std::path::Path;
 
@@ -92,6 +92,7 @@ pub fn inspect(home: &Path, max_bytes: u64) -> Result<SpoolStatus, SpoolError> {
         space: Space::of(bytes, max_bytes, free),
         volumes: u32::try_from(contents.volumes.len()).unwrap_or(u32::MAX),
         set_aside: contents.set_aside(),
+        slots: slots::load(home, Sequence(contents.last)).map(|slots| slots.shown()).unwrap_or_default(),
         upstreams: settlement.ledgers().map(|(name, ledger)| (name.clone(), ledger.counts())).collect(),
     })
 }

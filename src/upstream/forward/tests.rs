@@ -8,7 +8,7 @@ use crate::spool::handle::{Urgency, start};
 use crate::spool::memory::MemorySpool;
 use crate::spool::{Counts, Reason, StoreId};
 use crate::upstream::fhir::testing::{TREATMENT, number, origin};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -432,6 +432,12 @@ impl crate::spool::Spool for Sulking {
     }
     fn space(&mut self) -> crate::spool::space::Space {
         self.inner.space()
+    }
+    fn begin_run(
+        &mut self,
+        chairs: &[(crate::model::name::ChairName, Duration)],
+    ) -> Result<BTreeMap<crate::model::name::ChairName, crate::spool::slots::Left>, SpoolError> {
+        self.inner.begin_run(chairs)
     }
     fn status(&mut self) -> crate::spool::SpoolStatus {
         self.inner.status()
