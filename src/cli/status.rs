@@ -59,6 +59,7 @@ fn page(snapshot: &Snapshot) -> String {
         let _ =
             writeln!(page, "! The clock of this computer is wrong; set it, or connect it to a time server.");
     }
+    page.push_str(&first_numbers(snapshot));
     page.push_str(&chairs(snapshot));
     page.push_str(&spool(snapshot));
     page.push_str(&upstreams(snapshot));
@@ -75,6 +76,69 @@ fn page(snapshot: &Snapshot) -> String {
     page
 }
 
+/// What is asked first: is any poll missing without a reason, does anything wait to be sent, and for how long is there room.
+fn first_numbers(snapshot: &Snapshot) -> String {
+    if snapshot.chairs.is_empty() {
+        return String::new();
+    }
+    let mut text = "\n".to_owned();
+    let due = thousands(snapshot.slots.due);
+    let _ = match snapshot.slots.unaccounted {
+        0 => writeln!(text, "0 polls unaccounted for, of {due} due: what became of every one is known."),
+        lost => writeln!(
+            text,
+            "! {} POLLS UNACCOUNTED FOR, of {due} due: run `chairside gaps`, and call who looks after this computer.",
+            thousands(lost)
+        ),
+    };
+    let _ = match snapshot.oldest_waiting {
+        None if snapshot.upstreams.is_empty() => writeln!(text, "Nothing is sent: there is no upstream yet."),
+        None => writeln!(text, "Nothing waits to be sent."),
+        Some(oldest) => writeln!(text, "The oldest unsent record is {} old.", age(snapshot.now, oldest)),
+    };
+    if let Some(days) = snapshot.spool.days_left {
+        let mark = if days < 1.0 { "! " } else { "" };
+        let _ = writeln!(text, "{mark}Room for {} more, if nothing can be sent.", days_and_hours(days));
+    }
+    text
+}
+
+/// A span that is counted in days, and in hours where it is short.
+fn days_and_hours(days: f64) -> String {
+    if days < 2.0 { format!("{:.0} h", (days * 24.0).floor()) } else { format!("{:.0} days", days.floor()) }
+}
+
+/// `8640` as `8,640`.
+pub(super) fn thousands(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `8,602 of 8,640 polls in 24 h; 38 missing: machine silent 36, gateway down 2`.
+fn day(chair: &Chair) -> Option<String> {
+    let day = &chair.slots.day;
+    if day.due() == 0 {
+        return None;
+    }
+    let mut text = format!("{} of {} polls in 24 h", thousands(day.captured), thousands(day.due()));
+    if day.missing() > 0 {
+        let causes: Vec<_> =
+            day.missing.iter().map(|(cause, count)| format!("{cause} {}", thousands(*count))).collect();
+        let _ = write!(text, "; {} missing: {}", thousands(day.missing()), causes.join(", "));
+    }
+    if chair.slots.unaccounted > 0 {
+        let _ = write!(text, "; {} UNACCOUNTED FOR", thousands(chair.slots.unaccounted));
+    }
+    Some(text)
+}
+
 fn chairs(snapshot: &Snapshot) -> String {
     let mut text = String::new();
     let well = snapshot.chairs.iter().filter(|chair| chair.line == Line::Answering).count();
@@ -88,6 +152,9 @@ fn chairs(snapshot: &Snapshot) -> String {
         let indent = width + 4;
         if let Some(remedy) = remedy(chair) {
             let _ = writeln!(text, "{:indent$}-> {remedy}", "");
+        }
+        if let Some(day) = day(chair) {
+            let _ = writeln!(text, "{:indent$}{day}", "");
         }
         let values = values(chair, snapshot.now);
         if !values.is_empty() {
@@ -234,7 +301,8 @@ fn bytes(count: u64) -> String {
 mod tests {
     use super::*;
     use crate::model::name::UpstreamName;
-    use crate::status::{Spool, Stopped};
+    use crate::status::slots::Day;
+    use crate::status::{Slots, Spool, Stopped};
 
     const NOON: i64 = 1_800_000_000_000_000;
 
@@ -277,11 +345,37 @@ mod tests {
     }
 
     #[test]
+    fn a_poll_nobody_knows_of_is_the_first_thing_on_the_page() {
+        let mut lost = chair("chair-1", Line::Answering);
+        lost.slots.day.captured = 100;
+        lost.slots.unaccounted = 3;
+        let snapshot = Snapshot {
+            slots: Slots { due: 103, unaccounted: 3, ..Slots::default() },
+            spool: Spool { days_left: Some(0.4), ..empty().spool },
+            chairs: vec![lost],
+            ..empty()
+        };
+        let page = page(&snapshot);
+        let lines: Vec<_> = page.lines().skip(2).take(3).collect();
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        ! 3 POLLS UNACCOUNTED FOR, of 103 due: run `chairside gaps`, and call who looks after this computer.
+        Nothing is sent: there is no upstream yet.
+        ! Room for 9 h more, if nothing can be sent.
+        ");
+        assert!(page.contains("100 of 100 polls in 24 h; 3 UNACCOUNTED FOR"), "{page}");
+    }
+
+    #[test]
     fn a_silent_chair_and_a_paused_upstream_stand_out_with_what_to_do() {
         let mut well = chair("chair-1", Line::Answering);
         well.phase = Doing::Treating;
         well.seat = Seat::Seated;
         well.treatment_since = Some(ago(600));
+        well.slots.day = Day {
+            captured: 8_602,
+            missing: [("machine silent".to_owned(), 36), ("gateway down".to_owned(), 2)].into(),
+            hours: 24,
+        };
         well.values.insert(
             "venous_pressure".to_owned(),
             LastValue {
@@ -295,6 +389,9 @@ mod tests {
         let snapshot = Snapshot {
             test: true,
             clock_trusted: false,
+            slots: Slots { due: 1_234_567, ..Slots::default() },
+            oldest_waiting: Some(ago(90)),
+            spool: Spool { days_left: Some(31.7), ..empty().spool },
             chairs: vec![
                 well,
                 chair("chair-2", Line::Silent { since: ago(25) }),
@@ -323,8 +420,13 @@ mod tests {
         ward-3: ready, running for 2 h, TEST data only
         ! The clock of this computer is wrong; set it, or connect it to a time server.
 
+        0 polls unaccounted for, of 1,234,567 due: what became of every one is known.
+        The oldest unsent record is 90 s old.
+        Room for 31 days more, if nothing can be sent.
+
         Chairs: 1 of 3 answering
           chair-1   answering, treating, treatment for 10 min, patient seated
+                    8,602 of 8,640 polls in 24 h; 38 missing: gateway down 2, machine silent 36
                     venous pressure 120 mmHg (3 s ago)
         ! chair-2   SILENT for 25 s, no patient seated
                     -> look whether the machine is on, its computer interface is enabled, and the cable at /dev/ttyS0 is in

@@ -1,13 +1,20 @@
 //! The board on the wall: where every task writes its own state, and `status` and `demo` read it.
 
-use super::{Chair, GatewayState, LineCounts, Moment, Snapshot, Spool};
+use super::room::Room;
+use super::slots::Due;
+use super::{Chair, GatewayState, LineCounts, Moment, Slots, Snapshot, Spool};
 use crate::model::name::{ChairName, UpstreamName};
 use crate::model::time::Timestamp;
 use crate::poll::Figures;
 use crate::spool::SpoolStatus;
 use crate::upstream::forward;
+use chairside_drivers::kit::time::Tick;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// A slot that was due this long ago is in the spool, or something is wrong: a silence is told after five minutes.
+const LONG_AGO: Duration = Duration::from_secs(6 * 60);
 
 /// Every task writes its own state here.
 #[derive(Debug, Default)]
@@ -68,14 +75,33 @@ impl Board {
         }
     }
 
-    /// What the spool holds now.
-    pub fn set_spool(&self, status: &SpoolStatus) {
+    /// What the spool holds. Both clocks are looked at behind it, so that no slot counts as kept before it counts as due.
+    pub fn set_spool(&self, status: &SpoolStatus, now: Timestamp, tick: Tick) {
+        let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut inner = self.lock();
+        for chair in &mut inner.chairs {
+            let figures = figures.iter().find(|(name, _)| name.as_str() == chair.name);
+            let due = figures.map_or_else(Due::default, |(_, figures)| Due {
+                by_now: figures.due(tick),
+                long_ago: figures.due_before(tick, LONG_AGO),
+            });
+            let kept = status.slots.iter().find(|(name, _)| name.as_str() == chair.name);
+            chair.slots = match kept {
+                Some((_, kept)) => Slots::of(kept, due, now),
+                None => Slots::without_records(due, now),
+            };
+        }
+        inner.slots = Slots::sum(inner.chairs.iter().map(|chair| &chair.slots));
+        let polls_per_hour = inner.chairs.iter().map(|chair| 3600.0 / chair.every_s.max(0.001)).sum();
+        let room = Room::of(status, polls_per_hour, now);
         inner.spool = Spool {
             last: status.last,
             records: status.records,
             bytes: status.bytes,
             max_bytes: inner.spool.max_bytes,
+            room: room.bytes,
+            bytes_per_hour: room.per_hour,
+            days_left: room.days(),
             set_aside: status.set_aside.iter().map(|aside| aside.volume.clone()).collect(),
         };
         for (name, counts) in &status.upstreams {
@@ -94,6 +120,7 @@ impl Board {
             upstream.parts_refused = counts.parts_refused;
             upstream.oldest_waiting = counts.oldest_waiting.map(Moment::from);
         }
+        inner.oldest_waiting = inner.upstreams.iter().filter_map(|upstream| upstream.oldest_waiting).min();
     }
 
     fn lock(&self) -> MutexGuard<'_, Snapshot> {

@@ -1,8 +1,11 @@
 //! The live state of chairs, spool and upstreams, for `status`: what a task knows about itself, and never who sits where.
 
 mod board;
+mod room;
+pub mod slots;
 
 pub use board::Board;
+pub use slots::Slots;
 
 use crate::config::settings::ChairSettings;
 use crate::model::name::UpstreamName;
@@ -29,6 +32,10 @@ pub struct Snapshot {
     pub now: Moment,
     /// Whether the wall clock can be trusted.
     pub clock_trusted: bool,
+    /// The poll slots of all chairs of the configuration together.
+    pub slots: Slots,
+    /// Capture time of the oldest record that any upstream still has to get.
+    pub oldest_waiting: Option<Moment>,
     /// One per chair of the configuration, in its order.
     pub chairs: Vec<Chair>,
     /// The spool.
@@ -110,6 +117,8 @@ pub struct Chair {
     pub missed: u64,
     /// Polls without such an answer since the last one that held.
     pub missed_in_a_row: u32,
+    /// Its poll slots, over all runs of the gateway.
+    pub slots: Slots,
     /// What the line itself counted.
     pub figures: LineCounts,
     /// The last values, by parameter key.
@@ -231,7 +240,7 @@ pub struct LastValue {
 }
 
 /// The spool.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spool {
     /// Highest durable sequence.
     pub last: u64,
@@ -241,6 +250,12 @@ pub struct Spool {
     pub bytes: u64,
     /// Bytes it may take.
     pub max_bytes: u64,
+    /// Bytes it may still take before the oldest records make room for new ones.
+    pub room: u64,
+    /// Bytes it grows by in an hour at the present rate.
+    pub bytes_per_hour: u64,
+    /// Days until then, if nothing can be sent meanwhile; `null` where nothing comes in.
+    pub days_left: Option<f64>,
     /// Volumes that were not complete and are set aside, by name.
     pub set_aside: Vec<String>,
 }
@@ -349,6 +364,7 @@ impl Chair {
             answered: 0,
             missed: 0,
             missed_in_a_row: 0,
+            slots: Slots::default(),
             figures: LineCounts::default(),
             values: BTreeMap::new(),
         }
@@ -431,6 +447,7 @@ impl Chair {
             answered: 0,
             missed: 0,
             missed_in_a_row: 0,
+            slots: Slots::default(),
             figures: LineCounts::default(),
             values: BTreeMap::new(),
         }
