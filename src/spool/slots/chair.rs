@@ -226,8 +226,8 @@ impl ChairSlots {
     /// Everything up to `to` is accounted for. It goes back where the clock was set back: later records count from there.
     const fn reach(&mut self, to: Timestamp, clock: ClockTrust) {
         self.through = match clock {
-            ClockTrust::Trusted => Some(to),
-            ClockTrust::Untrusted => None,
+            ClockTrust::Trusted | ClockTrust::Retimed => Some(to),
+            ClockTrust::Untrusted | ClockTrust::Between { .. } => None,
         };
     }
 
