@@ -3,9 +3,9 @@
 use crate::model::name::{ChairName, UpstreamName};
 use crate::model::time::Timestamp;
 use crate::privacy::record::{Record, TreatmentId};
+use crate::spool::slots::Left;
 use crate::spool::space::{Level, Space};
 use crate::spool::tools::{Place, Replayed, SpoolTools, Wanted};
-use crate::spool::slots::Left;
 use crate::spool::{
     BatchLimit, Lane, Pruned, Retention, Sequence, Spool, SpoolError, SpoolStatus, Stored, Verdict,
 };

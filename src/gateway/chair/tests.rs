@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::settings::Unseated;
 use crate::control::Correct;
-use crate::model::name::{ChairName, MachineName, UpstreamName};
+use crate::model::name::{MachineName, UpstreamName};
 use crate::normalise::testing as machine;
 use crate::privacy::keyring::Keyring;
 use crate::privacy::record::Body;
@@ -38,7 +38,6 @@ impl Clock for Settable {
 struct House {
     clock: Arc<Settable>,
     shared: Arc<Shared>,
-    _state_dir: tempfile::TempDir,
 }
 
 /// A chair with its machine.
@@ -72,18 +71,22 @@ impl House {
         let keyring = Arc::new(Keyring::in_memory().unwrap());
         keyring.ensure_recipients([&ehr()]).unwrap();
         let (spool, _thread) = handle::start(MemorySpool::new(StoreId([7; 16]), &[ehr()])).unwrap();
-        let state_dir = tempfile::tempdir().unwrap();
+        // A run before left this of a clock that nobody had set.
+        let every = settings("chair-1").every;
+        let through = Some(Timestamp::from_micros(0));
+        let left = Left { through, every, holes: Vec::new(), cut_off: true };
         let shared = Arc::new(Shared {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             seats: Arc::new(Seats::new(Arc::clone(&keyring), Unseated::Hold)),
             border: Pseudonymiser::new(keyring),
             spool,
             board: Arc::default(),
-            last_slots: Arc::new(LastSlots::load(state_dir.path())),
+            left: [(ChairName::new("chair-1").unwrap(), left)].into(),
+            last_alive: None,
             steps: Steps::default(),
             simulated: false,
         });
-        Self { clock, shared, _state_dir: state_dir }
+        Self { clock, shared }
     }
 
     fn sealing(&self, name: &str) -> Sealing {
@@ -200,14 +203,11 @@ async fn a_clock_that_is_set_back_and_forth_by_hours_changes_neither_order_nor_t
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_is_set_for_the_first_time_moves_the_treatment_with_it_and_claims_no_gap() {
     let house = House::open();
-    house.shared.last_slots.set(&ChairName::new("chair-1").unwrap(), Timestamp::from_micros(0));
     house.clock.ahead.store(-NOON.as_micros(), Ordering::Relaxed);
     house.clock.trusted.store(false, Ordering::Relaxed);
     let mut place = house.place("chair-1");
     place.sealing.tell_downtime();
     place.poll(&house).await;
-    let unset = house.shared.last_slots.get(&place.sealing.chair.name);
-    assert_eq!(unset, Some(Timestamp::from_micros(0)), "a clock that nobody had set accounts for nothing");
 
     house.pass(60);
     house.clock.ahead.store(0, Ordering::Relaxed);
@@ -219,7 +219,6 @@ async fn a_clock_that_is_set_for_the_first_time_moves_the_treatment_with_it_and_
     assert!(records.iter().all(|stored| !matches!(stored.record.body(), Body::Gap(_))), "{records:?}");
 
     let mut next = house.sealing("chair-1");
-    house.shared.last_slots.set(&place.sealing.chair.name, Timestamp::from_micros(0));
     next.tell_downtime();
     assert_eq!(next.records, [], "nobody was asked in 1970");
 }

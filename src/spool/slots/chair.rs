@@ -134,6 +134,11 @@ impl ChairSlots {
         self.range(Range { from, to, slots: records, cause: Missing::Evicted });
     }
 
+    /// The wall clock was set; what was counted from it moves along.
+    pub(super) fn clock_stepped(&mut self, by: i64) {
+        self.through = self.through.map(|through| through.shifted(by));
+    }
+
     pub(super) const fn record_lost(&mut self) {
         self.lost = true;
     }

@@ -14,7 +14,7 @@ pub use hours::Hour;
 
 use crate::model::name::ChairName;
 use crate::model::time::Timestamp;
-use crate::privacy::record::{Body, Gap, GapCause, Record};
+use crate::privacy::record::{Body, Gap, GapCause, LossCause, Record};
 use crate::spool::Sequence;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -149,14 +149,18 @@ impl SlotLedger {
                     None => chair.told_afterwards(*gap, origin.clock),
                 }
             }
-            Body::Evicted(tombstone) => {
-                self.chair(record).evicted(tombstone.from, tombstone.to, tombstone.records);
+            Body::Evicted(tombstone) => match tombstone.cause {
+                LossCause::StoreFull => {
+                    self.chair(record).evicted(tombstone.from, tombstone.to, tombstone.records);
+                }
+                // Whose they were cannot be read any more. What was counted of them before was captured all the same.
+                LossCause::StoreDamaged => {}
+            },
+            Body::ClockStep(step) => {
+                let by = step.found.micros_since(step.expected);
+                self.chairs.values_mut().for_each(|chair| chair.clock_stepped(by));
             }
-            Body::Alarm(_)
-            | Body::TreatmentStarted
-            | Body::TreatmentEnded(_)
-            | Body::ClockStep(_)
-            | Body::Correction(_) => {}
+            Body::Alarm(_) | Body::TreatmentStarted | Body::TreatmentEnded(_) | Body::Correction(_) => {}
         }
     }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::model::name::MachineName;
 use crate::model::time::ClockTrust;
 use crate::normalise::Origin;
-use crate::privacy::record::{Event, Tombstone};
+use crate::privacy::record::{Event, LossCause, Tombstone};
 use crate::spool::testing::at;
 use chairside_drivers::kit::driver::ModelId;
 use chairside_drivers::kit::time::{Slot, Tick};
@@ -38,6 +38,10 @@ fn gap(name: &str, first: Option<u64>, second: u64, slots: u32, cause: GapCause)
     let to = at(second).after(EVERY.saturating_mul(slots));
     let gap = Gap { from: at(second), to, slots, cause };
     Record::event(origin(name, second, first), None, Event::Gap(gap))
+}
+
+fn evicted(records: u64) -> Tombstone {
+    Tombstone { from: at(0), to: at(20), records, first: 1, last: records, cause: LossCause::StoreFull }
 }
 
 /// A ledger in its first run, and the count of its records.
@@ -155,7 +159,7 @@ fn an_untrusted_clock_says_nothing_of_when() {
 fn what_is_evicted_was_captured_before() {
     let mut book = Book::new();
     (0..5).for_each(|slot| book.note(&reading("chair-1", slot)));
-    let tombstone = Tombstone { from: at(0), to: at(20), records: 3 };
+    let tombstone = evicted(3);
     book.note(&Record::event(origin("chair-1", 60, None), None, Event::Evicted(tombstone)));
     assert_eq!((book.chair().captured(), book.missing(Missing::Evicted)), (2, 3));
     let hour = book.chair().hours()[0];
@@ -242,7 +246,7 @@ proptest! {
                     }
                 }
                 Act::Evicted(records) => {
-                    let tombstone = Tombstone { from: at(0), to: at(50), records: records.min(book.chair().captured()) };
+                    let tombstone = evicted(records.min(book.chair().captured()));
                     book.note(&Record::event(origin("chair-1", 60, None), None, Event::Evicted(tombstone)));
                 }
             }
