@@ -30,6 +30,22 @@ whole=$(per_observation whole)
 bare=$(per_observation bare)
 awk -v whole="$whole" -v bare="$bare" 'BEGIN { printf "  %.2f   (%d against %d)\n", whole / bare, whole, bare }'
 
+echo "== append: durable records against the bare disk (target at least 0.5), change of volume, bytes written"
+cargo bench --quiet --locked --bench append 2>/dev/null
+
+echo "== instructions per appended record, in batches of 16"
+append=$(cargo bench --no-run --locked --bench append --message-format=json 2>/dev/null |
+  sed -n 's/.*"executable":"\([^"]*append-[^"]*\)".*/\1/p' | tail -n 1)
+appending() {
+  valgrind --tool=callgrind --callgrind-out-file=/dev/null "$append" count "$1" 2>&1 >/dev/null |
+    sed -n 's/.*Collected : //p'
+}
+few=$(appending 320) many=$(appending 1600)
+echo "  $(((many - few) / 1280)), of which sealing, the engine and the system's calls are all counted"
+
+echo "== opening with 72 hours of 30 chairs in the spool"
+"$append" open 777600
+
 echo "== memory"
 cargo bench --quiet --locked --bench memory 2>/dev/null
 
