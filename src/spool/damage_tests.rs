@@ -96,7 +96,7 @@ fn a_failed_sync_sends_the_records_to_a_new_volume_and_loses_none() {
 }
 
 #[test]
-fn an_append_is_synced_in_its_volume_and_in_the_manifest_before_it_is_acknowledged() {
+fn an_append_is_synced_in_its_volume_and_then_noted_in_the_manifest_before_it_is_acknowledged() {
     let home = Home::new();
     let acts = Arc::new(Mutex::new(Vec::new()));
     let noted = acts.clone();
@@ -111,8 +111,7 @@ fn an_append_is_synced_in_its_volume_and_in_the_manifest_before_it_is_acknowledg
     spool.append(&[record(2)]).unwrap();
     let (write, sync, manifest) = ("write to a database", "sync records", "write the manifest");
     let acts: Vec<_> = acts.lock().unwrap().iter().copied().filter(|act| !act.starts_with("ask")).collect();
-    // The manifest is written and then synced.
-    assert_eq!(acts, [write, sync, manifest, manifest]);
+    assert_eq!(acts, [write, sync, manifest]);
 }
 
 #[test]
@@ -331,7 +330,7 @@ fn a_newer_format_is_refused_and_nothing_is_touched() {
     let home = Home::filled();
     let path = home.path().join("manifest");
     let mut bytes = fs::read(&path).unwrap();
-    for slot in [0, bytes.len() / 2] {
+    for slot in [0, 256 * 1024] {
         let length = 20 + u32::from_be_bytes(bytes[slot + 16..slot + 20].try_into().unwrap()) as usize;
         bytes[slot + 7] = 2;
         let checksum = crc32fast::hash(&bytes[slot..slot + length]).to_be_bytes();

@@ -24,6 +24,7 @@ use crate::spool::{Sequence, SpoolError, StoreId, Stored};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 /// A frame is never larger: sled moves larger values into files that leak.
@@ -194,11 +195,32 @@ impl Sealer {
         Self { store, salt, counter: 0, keys }
     }
 
-    /// The record as a frame.
+    /// The records as frames, from this sequence on.
     ///
     /// # Errors
     /// `TooLarge`, or `Key` and `Disk` of the keyring.
+    pub(crate) fn seal_all(&mut self, first: Sequence, batch: &[Record]) -> Result<Vec<Vec<u8>>, SpoolError> {
+        // Derived once a batch and not kept longer: a key that is destroyed is gone.
+        let mut ciphers = HashMap::new();
+        let sequences = (first.0..).map(Sequence);
+        sequences
+            .zip(batch)
+            .map(|(sequence, record)| self.seal_with(&mut ciphers, sequence, record))
+            .collect()
+    }
+
+    /// One record as a frame.
+    #[cfg(test)]
     pub(crate) fn seal(&mut self, sequence: Sequence, record: &Record) -> Result<Vec<u8>, SpoolError> {
+        self.seal_with(&mut HashMap::new(), sequence, record)
+    }
+
+    fn seal_with(
+        &mut self,
+        ciphers: &mut HashMap<KeyId, LessSafeKey>,
+        sequence: Sequence,
+        record: &Record,
+    ) -> Result<Vec<u8>, SpoolError> {
         let mut sealed = encode(record);
         let length = sealed.len() + TAG;
         if HEADER + length > MAX_FRAME {
@@ -214,8 +236,13 @@ impl Sealer {
             salt: self.salt,
             counter: self.counter,
         };
-        let data_key = self.keys.seal_key(key).map_err(refused)?;
-        let cipher = record_key(&data_key, &header).ok_or(NO_CIPHER)?;
+        let cipher = match ciphers.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let data_key = self.keys.seal_key(key).map_err(refused)?;
+                unknown.insert(record_key(&data_key, &header).ok_or(NO_CIPHER)?)
+            }
+        };
         // Counted before use: whatever happens next, this nonce is spent.
         self.counter = self.counter.checked_add(1).ok_or(NO_CIPHER)?;
         let front = header.write();

@@ -8,6 +8,16 @@
 //! 20  n  contents
 //!     4  CRC-32 of everything before
 //! ```
+//!
+//! Behind the slots is the mark, in two sectors written in turn: the last durable sequence of the newest volume. Each append
+//! writes it and leaves the sync to every 64th, so it survives the end of the process, and a power cut may take it back a little.
+//! It never leads: the records are durable before it is written.
+//!
+//! ```text
+//!  0  4  magic                     20  8  number of the volume
+//!  4 16  store                     28  8  last sequence
+//!                                  36  4  CRC-32 of everything before
+//! ```
 
 use crate::disk::{Start, Written};
 use crate::model::name::UpstreamName;
@@ -24,6 +34,13 @@ pub(crate) const FORMAT: u32 = 1;
 
 const MAGIC: [u8; 4] = *b"CSMF";
 const SLOT: u64 = 256 * 1024;
+const MARK_MAGIC: [u8; 4] = *b"CSMK";
+const MARK: usize = 40;
+/// The unit that a disk writes whole or not at all.
+const SECTOR: u64 = 512;
+const LENGTH: u64 = 2 * SLOT + 4096;
+/// Marks written between two syncs.
+const MARKS: u64 = 64;
 const FRONT: usize = 20;
 const NAME: &str = "manifest";
 
@@ -163,6 +180,8 @@ pub(crate) struct Manifest {
     path: PathBuf,
     file: Written,
     generation: u64,
+    /// Marks written since this value was made.
+    marks: u64,
     disk: Disk,
 }
 
@@ -179,21 +198,25 @@ pub(crate) fn read(folder: &Path) -> Result<Found, SpoolError> {
     let mut bytes = Vec::new();
     match File::open(&path) {
         Ok(file) => file
-            .take(2 * SLOT)
+            .take(LENGTH)
             .read_to_end(&mut bytes)
             .map_err(|source| refusal("read the manifest", source))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
         Err(error) => return Err(refusal("read the manifest", error)),
     };
     let cut = usize::try_from(SLOT).unwrap_or(usize::MAX).min(bytes.len());
-    let (one, two) = bytes.split_at(cut);
+    let (one, rest) = bytes.split_at(cut);
+    let (two, marks) = rest.split_at(cut.min(rest.len()));
     let newest = [one, two].into_iter().filter_map(slot).max_by_key(|slot| slot.generation);
     let Some(newest) = newest else { return Ok(Found::Damaged) };
     if newest.format > FORMAT {
         return Err(SpoolError::Format { path, found: newest.format, known: FORMAT });
     }
     // A valid checksum over contents that cannot be read is damage of our own making; it is treated like any other.
-    Ok(contents(newest.contents).map_or(Found::Damaged, |read| Found::Manifest(read, newest.generation)))
+    let Some(mut contents) = contents(newest.contents) else { return Ok(Found::Damaged) };
+    let sectors = marks.chunks(usize::try_from(SECTOR).unwrap_or(usize::MAX)).take(2);
+    sectors.filter_map(mark).for_each(|mark| mark.note_in(&mut contents));
+    Ok(Found::Manifest(contents, newest.generation))
 }
 
 impl Manifest {
@@ -203,12 +226,12 @@ impl Manifest {
         let act = "make the manifest";
         let file = disk.act(act, || {
             let file = disk.own().open(&new, Start::Emptied)?;
-            file.set_length(2 * SLOT)?;
+            file.set_length(LENGTH)?;
             // Blocks that exist already cannot run out later.
-            file.reserve(2 * SLOT)?;
+            file.reserve(LENGTH)?;
             Ok(file)
         })?;
-        let mut manifest = Self { path: path.clone(), file, generation: 0, disk: disk.clone() };
+        let mut manifest = Self { path: path.clone(), file, generation: 0, marks: 0, disk: disk.clone() };
         manifest.commit_both(contents)?;
         disk.act(act, || manifest.file.sync())?;
         disk.act(act, || disk.own().rename(&new, &path))?;
@@ -220,7 +243,7 @@ impl Manifest {
     pub(crate) fn open(folder: &Path, generation: u64, disk: &Disk) -> Result<Self, SpoolError> {
         let path = folder.join(NAME);
         let file = disk.act("open the manifest", || disk.own().open(&path, Start::Kept))?;
-        Ok(Self { path, file, generation, disk: disk.clone() })
+        Ok(Self { path, file, generation, marks: 0, disk: disk.clone() })
     }
 
     /// Writes the slot that does not count now; durable when it returns.
@@ -237,6 +260,16 @@ impl Manifest {
         Ok(())
     }
 
+    /// Notes the last sequence of the newest volume; it survives the end of the process when this returns.
+    pub(crate) fn mark(&mut self, contents: &Contents) -> Result<(), SpoolError> {
+        let Some(newest) = contents.volumes.last() else { return Ok(()) };
+        let mark = Mark { store: newest.store, number: newest.number, last: newest.last };
+        let (act, place) = ("write the manifest", 2 * SLOT + self.marks % 2 * SECTOR);
+        self.disk.act(act, || self.file.write_all_at(&mark.bytes(), place))?;
+        self.marks += 1;
+        if self.marks.is_multiple_of(MARKS) { self.disk.act(act, || self.file.sync()) } else { Ok(()) }
+    }
+
     /// Writes both slots, for what the older one must know too: volumes that come and go.
     pub(crate) fn commit_both(&mut self, contents: &Contents) -> Result<(), SpoolError> {
         self.commit(contents)?;
@@ -249,6 +282,39 @@ impl Manifest {
         *self = Self::create(&folder, contents, &self.disk)?;
         Ok(())
     }
+}
+
+/// How far the newest volume had come.
+#[derive(Clone, Copy)]
+struct Mark {
+    store: StoreId,
+    number: u64,
+    last: u64,
+}
+
+impl Mark {
+    fn bytes(self) -> Vec<u8> {
+        let (number, last) = (self.number.to_be_bytes(), self.last.to_be_bytes());
+        let covered = [&MARK_MAGIC, self.store.0.as_slice(), &number, &last].concat();
+        let checksum = crc32fast::hash(&covered).to_be_bytes();
+        [covered.as_slice(), &checksum].concat()
+    }
+
+    fn note_in(self, contents: &mut Contents) {
+        let Some(newest) = contents.volumes.last_mut() else { return };
+        if (newest.number, newest.store) == (self.number, self.store) {
+            newest.last = newest.last.max(self.last);
+            contents.last = contents.last.max(self.last);
+        }
+    }
+}
+
+fn mark(bytes: &[u8]) -> Option<Mark> {
+    let (covered, checksum) = bytes.get(..MARK)?.split_last_chunk::<4>()?;
+    let mut from = Reader::new(covered);
+    let magic = from.array()?;
+    let mark = Mark { store: StoreId(from.array()?), number: from.u64()?, last: from.u64()? };
+    (magic == MARK_MAGIC && crc32fast::hash(covered).to_be_bytes() == *checksum).then_some(mark)
 }
 
 struct Slot<'a> {
@@ -437,6 +503,30 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_is_read_back_for_the_volume_it_was_made_for() {
+        let home = tempfile::tempdir().unwrap();
+        let mut manifest = Manifest::create(home.path(), &some(50), &Disk::default()).unwrap();
+        for last in 51..200 {
+            manifest.mark(&some(last)).unwrap();
+            assert_eq!(found(home.path()), Some(some(last)));
+        }
+        // A torn mark leaves the one before.
+        let mut bytes = fs::read(home.path().join(NAME)).unwrap();
+        for sector in [2 * SLOT, 2 * SLOT + SECTOR].map(|sector| sector as usize) {
+            bytes[sector + 30] ^= 1;
+            fs::write(home.path().join(NAME), &bytes).unwrap();
+            bytes[sector + 30] ^= 1;
+            assert!(matches!(found(home.path()).unwrap().last, 198 | 199));
+        }
+        let mut next = some(50);
+        next.volumes[1].number = 7;
+        fs::write(home.path().join(NAME), &bytes).unwrap();
+        let mut manifest = Manifest::open(home.path(), 2, &Disk::default()).unwrap();
+        manifest.commit(&next).unwrap();
+        assert_eq!(found(home.path()), Some(next));
+    }
+
+    #[test]
     fn a_damaged_slot_costs_one_commit_at_most() {
         let home = tempfile::tempdir().unwrap();
         let mut manifest = Manifest::create(home.path(), &some(50), &Disk::default()).unwrap();
@@ -495,6 +585,7 @@ mod tests {
         fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
             let _ = contents(&bytes);
             let _ = slot(&bytes);
+            let _ = mark(&bytes);
         }
     }
 }

@@ -23,6 +23,7 @@ pub mod pace;
 mod reading;
 mod replay;
 mod reserve;
+mod rows;
 mod salvage;
 mod scan;
 mod settlement;

@@ -44,7 +44,7 @@ impl SledSpool {
     ) -> Result<Vec<Option<Vec<u8>>>, SpoolError> {
         let newest = self.contents.volumes.last().is_some_and(|volume| volume.number == number);
         if let Some(volume) = self.current.as_mut().filter(|_| newest) {
-            match volume.frames(wanted.to_vec()) {
+            match volume.frames(wanted) {
                 Ok(frames) if frames.iter().all(Option::is_some) => return Ok(frames),
                 Ok(_) => tracing::warn!(volume = number, "the store engine does not show all records"),
                 Err(error) => tracing::warn!(volume = number, %error, "the store engine failed in reading"),

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-const MAX: u64 = 24 * 1024 * 1024;
+const MAX: u64 = 15 * 1024 * 1024;
 
 struct Home {
     folder: tempfile::TempDir,

@@ -12,6 +12,7 @@ use crate::spool::disk::{Disk, Faults};
 use crate::spool::frame::{Header, Opener, Sealer};
 use crate::spool::lock::Lock;
 use crate::spool::manifest::{Contents, Manifest, VolumeEntry, folder_name};
+use crate::spool::rows::Volume;
 use crate::spool::salvage::Runs;
 use crate::spool::scan::digest;
 use crate::spool::settlement::Settlement;
@@ -19,7 +20,7 @@ use crate::spool::shelf::Shelf;
 use crate::spool::slots::{Left, SlotLedger};
 use crate::spool::space::Space;
 use crate::spool::tools::SpoolTools;
-use crate::spool::volume::{Database, pack};
+use crate::spool::volume::pack;
 use crate::spool::writing::SEGMENT;
 use crate::spool::{
     BatchLimit, Lane, Pruned, Retention, Sequence, Spool, SpoolError, SpoolStatus, StoreId, Stored, Verdict,
@@ -77,7 +78,7 @@ pub struct SledSpool {
     pub(super) contents: Contents,
     pub(super) manifest: Manifest,
     /// The newest volume, while it is open for writing.
-    pub(super) current: Option<Database>,
+    pub(super) current: Option<Volume>,
     pub(super) settlement: Settlement,
     /// The poll slots that the records account for.
     pub(super) slots: SlotLedger,
@@ -123,10 +124,7 @@ impl SledSpool {
     /// Writes the records; durable when it returns.
     pub(super) fn keep(&mut self, batch: &[Record], at: Timestamp) -> Result<Vec<Sequence>, SpoolError> {
         let first = self.contents.last + 1;
-        let frames = (first..)
-            .zip(batch)
-            .map(|(sequence, record)| self.sealer.seal(Sequence(sequence), record))
-            .collect::<Result<Vec<_>, _>>()?;
+        let frames = self.sealer.seal_all(Sequence(first), batch)?;
         self.check_space(batch, &frames)?;
         self.write_frames(&pack(Sequence(first), &frames), at)?;
         let last = self.contents.last + batch.len() as u64;
@@ -137,7 +135,7 @@ impl SledSpool {
             places
                 .for_each(|(sequence, record)| self.shelf.note(volume.number, record.treatment(), sequence));
         }
-        self.commit()?;
+        self.mark()?;
         self.settlement.appended(last);
         (first..).zip(batch).for_each(|(sequence, record)| self.slots.note(Sequence(sequence), record));
         self.slots_grew();

@@ -39,7 +39,7 @@ pub(crate) fn record_of(treatment: TreatmentId, number: u64) -> Record {
     Record::event(origin(number), Some(treatment), event)
 }
 
-/// A poll of 20 values.
+/// A poll of 70 values, as much as a talkative machine says.
 pub(crate) fn reading(number: u64) -> Record {
     let parameter = Parameter::from_key("venous_pressure").unwrap();
     let value = |n: u64| Value {
@@ -48,7 +48,7 @@ pub(crate) fn reading(number: u64) -> Record {
         mark: Mark::New,
         doubts: Doubts::NONE,
     };
-    Record::sample(origin(number), Some(treatment(1)), Body::Values((0..20).map(value).collect()))
+    Record::sample(origin(number), Some(treatment(1)), Body::Values((0..70).map(value).collect()))
 }
 
 /// A capture time: one second a number, from 2027 on.

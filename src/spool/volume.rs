@@ -4,7 +4,6 @@
 //! followed by `fdatasync` of every file of the database.
 
 use crate::spool::disk::{Disk, refusal};
-use crate::spool::frame::split;
 use crate::spool::guard::{Fault, Guard, LIMIT};
 use crate::spool::{Sequence, SpoolError};
 use rustix::fs::{FlockOperation, flock};
@@ -16,9 +15,9 @@ use std::path::{Path, PathBuf};
 /// sled's page cache; its default is 1 GiB.
 const CACHE: u64 = 8 * 1024 * 1024;
 
-/// Frames of one commit share values of at most this size: a sled page holds up to 16 values, and pages from 128 KiB on move
-/// into files of their own.
-const VALUE: usize = 4 * 1024;
+/// Frames of one commit share values of at most this size: a sled page may hold 16 rows, 7 of them with frames, and pages from
+/// 128 KiB on move into files of their own.
+const VALUE: usize = 8 * 1024;
 
 /// A key and its value.
 pub(crate) type Row = (Vec<u8>, Vec<u8>);
@@ -65,22 +64,23 @@ impl Database {
     pub(crate) fn write(&mut self, rows: Vec<Row>, gone: Vec<Vec<u8>>) -> Result<(), SpoolError> {
         let act = "write to a database";
         self.disk.act(act, || Ok(()))?;
-        let db = self.engine(act)?;
-        let written = self.guard.run(move || {
+        self.run(act, move |db| {
             let mut batch = sled::Batch::default();
             rows.into_iter().for_each(|(key, value)| batch.insert(key, value));
             gone.into_iter().for_each(|key| batch.remove(key));
             db.apply_batch(batch)?;
             db.flush().map(|_| ())
-        });
-        written.map_err(|fault| gave_up(act, fault))?.map_err(|error| engine(act, error))
+        })
+    }
+
+    /// As [`Self::sync`], for a database whose pages stay below 128 KiB: all that is written to it after its opening is in its log.
+    pub(crate) fn sync_log(&mut self, act: &'static str) -> Result<(), SpoolError> {
+        self.file.as_ref().map_or(Ok(()), |file| self.disk.sync(act, file))
     }
 
     /// Makes what was written survive a power cut. A failure is final for this database.
     pub(crate) fn sync(&mut self, act: &'static str) -> Result<(), SpoolError> {
-        if let Some(file) = &self.file {
-            self.disk.sync(act, file)?;
-        }
+        self.sync_log(act)?;
         for path in files(&self.folder).map_err(|source| refusal(act, source))? {
             let name = path.strip_prefix(&self.folder).unwrap_or(&path).as_os_str();
             if name == "db" || self.synced.contains(name) {
@@ -97,46 +97,41 @@ impl Database {
         Ok(())
     }
 
-    /// Every row, in the order of the keys.
-    pub(crate) fn rows(&mut self) -> Result<Vec<Row>, SpoolError> {
-        let act = "read a database";
-        let db = self.engine(act)?;
-        let rows = self.guard.run(move || {
-            // An iterator that met damage repeats its error for ever, so the first one ends it.
-            db.iter()
-                .map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())))
-                .collect::<Result<_, _>>()
-        });
-        rows.map_err(|fault| gave_up(act, fault))?.map_err(|error| engine(act, error))
+    /// Inserts rows under numbers, one by one in this order, and hands them to the operating system.
+    pub(crate) fn insert(&mut self, rows: Vec<(u32, Vec<u8>)>) -> Result<(), SpoolError> {
+        let act = "write to a database";
+        self.disk.act(act, || Ok(()))?;
+        self.run(act, move |db| {
+            for (key, value) in rows {
+                db.insert(key.to_be_bytes(), value)?;
+            }
+            db.flush().map(|_| ())
+        })
     }
 
-    /// The frames of these sequences, which must be in ascending order; `None` where there is none.
-    pub(crate) fn frames(&mut self, wanted: Vec<Sequence>) -> Result<Vec<Option<Vec<u8>>>, SpoolError> {
-        let act = "read records";
+    /// Every row, in the order of the keys.
+    pub(crate) fn rows(&mut self) -> Result<Vec<Row>, SpoolError> {
+        self.run("read a database", |db| {
+            // An iterator that met damage repeats its error for ever, so the first one ends it.
+            db.iter().map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
+        })
+    }
+
+    /// Lets the engine work, guarded.
+    pub(crate) fn run<T: Send + 'static>(
+        &mut self,
+        act: &'static str,
+        work: impl FnOnce(&sled::Db) -> sled::Result<T> + Send + 'static,
+    ) -> Result<T, SpoolError> {
         let db = self.engine(act)?;
-        let found = self.guard.run(move || {
-            let mut value: Option<sled::IVec> = None;
-            wanted
-                .into_iter()
-                .map(|sequence| {
-                    if let Some(frame) = value.as_deref().and_then(|value| frame_in(value, sequence)) {
-                        return Ok(Some(frame.to_vec()));
-                    }
-                    let up_to = ..=sequence.0.to_be_bytes();
-                    value = db.range(up_to).next_back().transpose()?.map(|(_, value)| value);
-                    Ok(value.as_deref().and_then(|value| frame_in(value, sequence)).map(<[u8]>::to_vec))
-                })
-                .collect::<sled::Result<Vec<_>>>()
-        });
-        found.map_err(|fault| gave_up(act, fault))?.map_err(|error| engine(act, error))
+        let done = self.guard.run(move || work(&db)).map_err(|fault| gave_up(act, fault))?;
+        done.map_err(|error| engine(act, error))
     }
 
     /// Writes everything out and lets go of the files.
     pub(crate) fn close(mut self) -> Result<(), SpoolError> {
         let act = "close a database";
-        let db = self.engine(act)?;
-        let flushed = self.guard.run(move || db.flush().map(|_| ()));
-        flushed.map_err(|fault| gave_up(act, fault))?.map_err(|error| engine(act, error))?;
+        self.run(act, |db| db.flush().map(|_| ()))?;
         self.sync(act)?;
         self.let_go().map_err(|fault| gave_up(act, fault))
     }
@@ -182,17 +177,6 @@ pub(crate) fn pack(first: Sequence, frames: &[Vec<u8>]) -> Vec<Row> {
     rows
 }
 
-/// The frame of this sequence among those of a value.
-fn frame_in(mut value: &[u8], sequence: Sequence) -> Option<&[u8]> {
-    while let Ok((header, frame, rest)) = split(value) {
-        if header.sequence == sequence {
-            return Some(frame);
-        }
-        value = rest;
-    }
-    None
-}
-
 /// All files under a folder, in a fixed order.
 pub(crate) fn files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
@@ -223,34 +207,7 @@ fn engine(act: &'static str, error: sled::Error) -> SpoolError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spool::StoreId;
-    use crate::spool::frame::{Opener, Sealer};
-    use crate::spool::testing::{Keys, record};
     use std::sync::{Arc, Mutex};
-
-    fn frames(keys: &Arc<Keys>, first: u64, count: u64) -> Vec<Vec<u8>> {
-        let mut sealer = Sealer::new(StoreId([1; 16]), [2; 32], keys.clone());
-        (first..first + count).map(|n| sealer.seal(Sequence(n), &record(n)).unwrap()).collect()
-    }
-
-    #[test]
-    fn frames_of_one_commit_share_values_and_are_found_again_after_reopening() {
-        let (home, keys) = (tempfile::tempdir().unwrap(), Arc::new(Keys::default()));
-        let mut volume = Database::open(&home.path().join("v"), &Disk::default()).unwrap();
-        let written = frames(&keys, 10, 60);
-        let rows = pack(Sequence(10), &written);
-        assert!(rows.len() > 1 && rows.len() < 20, "{}", rows.len());
-        volume.write(rows, Vec::new()).unwrap();
-        volume.sync("sync records").unwrap();
-        volume.close().unwrap();
-        let mut volume = Database::open(&home.path().join("v"), &Disk::default()).unwrap();
-        let wanted = [9, 10, 11, 40, 69, 70].map(Sequence);
-        let found = volume.frames(wanted.to_vec()).unwrap();
-        let present: Vec<_> = found.iter().map(Option::is_some).collect();
-        assert_eq!(present, [false, true, true, true, true, false]);
-        let opened = Opener::new(&*keys).open(found[3].as_ref().unwrap()).unwrap();
-        assert_eq!((opened.sequence, opened.record), (Sequence(40), record(40)));
-    }
 
     #[test]
     fn every_file_of_a_new_database_is_synced_before_it_is_used() {

@@ -5,10 +5,11 @@ use crate::privacy::record::Record;
 use crate::spool::disk::{free, used};
 use crate::spool::frame::FrameKind;
 use crate::spool::manifest::{ASIDE, VolumeEntry, folder_name};
+use crate::spool::rows::Volume;
 use crate::spool::scan::digest;
 use crate::spool::space::Space;
 use crate::spool::store::SledSpool;
-use crate::spool::volume::{Database, Row};
+use crate::spool::volume::Row;
 use crate::spool::{Sequence, SpoolError, reserve};
 use std::time::Duration;
 
@@ -83,9 +84,7 @@ impl SledSpool {
         let mut last_chance = false;
         loop {
             let written = self.open_volume(at).and_then(|()| match self.current.as_mut() {
-                Some(volume) => {
-                    volume.write(rows.to_vec(), Vec::new()).and_then(|()| volume.sync("sync records"))
-                }
+                Some(volume) => volume.write(rows).and_then(|()| volume.sync("sync records")),
                 None => Err(SpoolError::Closed),
             });
             let Err(error) = written else { return Ok(()) };
@@ -147,7 +146,7 @@ impl SledSpool {
     }
 
     /// The newest volume, if it was closed in order and its files are byte for byte what they were then.
-    pub(super) fn go_on_with_newest(&mut self) -> Option<Database> {
+    pub(super) fn go_on_with_newest(&mut self) -> Option<Volume> {
         let newest = self.contents.volumes.last_mut()?;
         let closed = newest.digest.take()?;
         let folder = self.home.join(newest.folder());
@@ -157,8 +156,8 @@ impl SledSpool {
         let (number, last) = (newest.number, Sequence(newest.last));
         self.spans(number).ok()?;
         self.shelf.drop_index(number);
-        let mut volume = Database::open(&folder, &self.disk).ok()?;
-        let found = volume.frames(vec![last]);
+        let mut volume = Volume::open(&folder, &self.disk).ok()??;
+        let found = volume.frames(&[last]);
         if matches!(found.as_deref(), Ok([Some(_)])) {
             return Some(volume);
         }
@@ -168,7 +167,7 @@ impl SledSpool {
 
     pub(super) fn start_volume(&mut self, at: Timestamp) -> Result<(), SpoolError> {
         let number = self.free_number();
-        let volume = Database::open(&self.home.join(folder_name(number)), &self.disk)?;
+        let volume = Volume::create(&self.home.join(folder_name(number)), &self.disk)?;
         let last = self.contents.last;
         let entry = VolumeEntry::new(number, self.contents.store, last + 1, last);
         self.contents.volumes.push(VolumeEntry { opened: Some(at), ..entry });
@@ -204,7 +203,18 @@ impl SledSpool {
 
     /// Writes the manifest; when that fails, once more into a new file.
     pub(super) fn commit(&mut self) -> Result<(), SpoolError> {
-        let Err(error) = self.manifest.commit(&self.contents) else { return Ok(()) };
+        let written = self.manifest.commit(&self.contents);
+        self.or_replace(written)
+    }
+
+    /// Notes in the manifest that the newest volume holds more; when that fails, as [`Self::commit`].
+    pub(super) fn mark(&mut self) -> Result<(), SpoolError> {
+        let written = self.manifest.mark(&self.contents);
+        self.or_replace(written)
+    }
+
+    fn or_replace(&mut self, written: Result<(), SpoolError>) -> Result<(), SpoolError> {
+        let Err(error) = written else { return Ok(()) };
         self.failed(error, false)?;
         let Err(error) = self.manifest.replace(&self.contents) else { return Ok(()) };
         self.failed(error, true)
