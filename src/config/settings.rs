@@ -141,6 +141,17 @@ pub struct FhirSettings {
     pub resources: Vec<ResourceKind>,
     /// Whether the receiver takes test data.
     pub environment: Environment,
+    /// Whether requests may go out in gzip.
+    pub compress: Compress,
+}
+
+/// Whether requests go out in gzip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compress {
+    /// Where the receiver takes it.
+    Auto,
+    /// Never.
+    Never,
 }
 
 /// How the patient is named at a FHIR receiver.

@@ -6,7 +6,7 @@ mod shipped;
 use super::*;
 use crate::config::device_map::TreatmentRule;
 use crate::config::settings::{
-    Changes, Environment, Every, KeySource, MinTls, ResourceKind, SendPolicy, Subject, Unseated,
+    Changes, Compress, Environment, Every, KeySource, MinTls, ResourceKind, SendPolicy, Subject, Unseated,
     UpstreamKind, Wanted,
 };
 use crate::model::alarm::Alarm;
@@ -121,6 +121,7 @@ fn a_good_upstream_means_what_it_says() {
     assert_eq!(fhir.url, "https://ehr.clinic.example:8443/fhir");
     assert_eq!((fhir.subject, fhir.environment), (Subject::Managed, Environment::Test));
     assert_eq!(fhir.resources, [ResourceKind::Observation, ResourceKind::Device]);
+    assert_eq!(fhir.compress, Compress::Never);
 }
 
 #[test]

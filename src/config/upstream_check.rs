@@ -5,8 +5,8 @@ use crate::config::problem::Problem;
 use crate::config::raw::{Findings, Item, Table};
 use crate::config::scalar::{self, Creation, UrlUse};
 use crate::config::settings::{
-    Changes, Environment, Every, FhirSettings, MinTls, ResourceKind, SendPolicy, Subject, UpstreamKind,
-    UpstreamSettings, Wanted,
+    Changes, Compress, Environment, Every, FhirSettings, MinTls, ResourceKind, SendPolicy, Subject,
+    UpstreamKind, UpstreamSettings, Wanted,
 };
 use crate::model::name::UpstreamName;
 use std::path::Path;
@@ -162,8 +162,20 @@ fn fhir(table: &mut Table<'_>, gateway: Environment, findings: &mut Findings) ->
         Some(item) => resources(&item, findings),
         None => Some(RESOURCES.iter().map(|(_, kind)| *kind).collect()),
     };
+    let compress = match table.take("compress") {
+        Some(item) => {
+            scalar::choice(&item, &[("auto", Compress::Auto), ("never", Compress::Never)], findings)
+        }
+        None => Some(Compress::Auto),
+    };
     let environment = environment(table, gateway, findings);
-    Some(FhirSettings { url: url?, subject: subject?, resources: resources?, environment: environment? })
+    Some(FhirSettings {
+        url: url?,
+        subject: subject?,
+        resources: resources?,
+        environment: environment?,
+        compress: compress?,
+    })
 }
 
 fn resources(item: &Item<'_>, findings: &mut Findings) -> Option<Vec<ResourceKind>> {

@@ -1,29 +1,28 @@
 //! Lease, deliver, settle, back off: once, for every kind of upstream. The spool is the only queue and this is the only
 //! retry policy.
 
+mod breaker;
+
+pub use breaker::Circuit;
+
 use crate::clock::Clock;
 use crate::model::time::Timestamp;
 use crate::privacy::record::{Body, Correction};
 use crate::spool::handle::SpoolHandle;
 use crate::spool::{BatchLimit, Lane, RefusedPart, Sequence, SpoolError, Stored, Verdict};
-use crate::upstream::{Delivery, Next, Trouble, Upstream};
+use crate::upstream::{Delivery, Next, Trouble, Upstream, Wire};
+use breaker::{Breaker, LOOK_AGAIN, SHORTEST_WAIT};
 use chairside_drivers::kit::time::Tick;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// Records of one lease. A poll is up to sixty resources, so this is what a server takes in some seconds.
-const LEASE: BatchLimit = BatchLimit { records: 32 };
-/// Back-off starts here and never gets shorter: a receiver that comes and goes sees one connection a second at most.
-const SHORTEST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
-/// How often a paused upstream looks whether a person has put it right.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Records of a corrected treatment that are rewritten at a time.
+const PAGE: BatchLimit = BatchLimit { records: 32 };
 /// What keeps some records back is told until it was not met for this long; records kept back are tried more often.
 const SETBACK_TOLD: Duration = Duration::from_secs(150);
 
@@ -40,6 +39,12 @@ pub struct State {
     pub last_success: Option<Timestamp>,
     /// What keeps some records back while the others go on.
     pub setback: Option<Trouble>,
+    /// How it is tried just now.
+    pub circuit: Circuit,
+    /// Records that go out at a time just now.
+    pub records: usize,
+    /// How it stands with the connection.
+    pub wire: Wire,
 }
 
 /// How it stands with the receiver.
@@ -83,7 +88,8 @@ pub async fn forward<U: Upstream>(
         spool,
         clock,
         state,
-        backoff: Backoff::default(),
+        breaker: Breaker::default(),
+        tended: None,
         retries: BTreeSet::new(),
         corrected: BTreeMap::new(),
         stranded: Vec::new(),
@@ -97,7 +103,9 @@ struct Forwarder<U> {
     spool: SpoolHandle,
     clock: Arc<dyn Clock>,
     state: watch::Sender<State>,
-    backoff: Backoff,
+    breaker: Breaker,
+    /// When the upstream was last looked after.
+    tended: Option<Tick>,
     /// When records come back that had to be tried again.
     retries: BTreeSet<Tick>,
     /// How far corrections got that were broken off, by their own sequence.
@@ -106,6 +114,13 @@ struct Forwarder<U> {
     stranded: Vec<Sequence>,
     /// When something last kept records back.
     set_back: Option<Tick>,
+}
+
+/// Whether the receiver said anything about a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Contact {
+    None,
+    Heard,
 }
 
 /// Whether to go on forwarding.
@@ -122,6 +137,7 @@ impl<U: Upstream> Forwarder<U> {
         self.upstream.begins_behind(Sequence(status.last));
         loop {
             news.mark_unchanged();
+            self.tend();
             let turn = match self.hand_back_stranded().await {
                 Ok(()) => self.both_lanes(stop.as_mut()).await,
                 Err(error) => Err(error),
@@ -132,7 +148,7 @@ impl<U: Upstream> Forwarder<U> {
                 Err(error) => {
                     let (upstream, cause) = (self.upstream.name(), crate::telemetry::chain(&error));
                     tracing::error!(%upstream, cause, "the spool does not give or take records");
-                    let wait = self.backoff.next();
+                    let wait = self.breaker.failed(None);
                     if self.pause_for(wait, stop.as_mut()).await == Onward::Stop {
                         return;
                     }
@@ -140,7 +156,8 @@ impl<U: Upstream> Forwarder<U> {
                 }
             };
             if idle {
-                let due = self.retries.first().map_or(LONGEST_WAIT, |tick| tick.since(self.clock.tick()));
+                let due = self.retries.first().map_or(LOOK_AGAIN, |tick| tick.since(self.clock.tick()));
+                let due = due.min(LOOK_AGAIN);
                 // All three can be dropped at any time: nothing is in hand here.
                 tokio::select! {
                     () = stop.as_mut() => return,
@@ -165,15 +182,23 @@ impl<U: Upstream> Forwarder<U> {
                 return Ok(None);
             }
             let name = self.upstream.name().clone();
-            let leased = self.spool.lease(&name, LEASE, lane, self.clock.tick()).await?;
+            let limit = self.breaker.lease();
+            let leased = self.spool.lease(&name, limit, lane, self.clock.tick()).await?;
             if leased.is_empty() {
                 continue;
             }
             busy = true;
             // Whatever fails from here on, no record may stay leased; one that is settled by then stays settled.
             self.stranded = leased.iter().map(|stored| stored.sequence).collect();
-            let next = self.handle(leased).await?;
+            let (records, leased_at) = (leased.len(), self.clock.tick());
+            let (next, contact) = self.handle(leased).await?;
             self.stranded.clear();
+            // What is only skipped or held says nothing about the receiver.
+            let counts = contact == Contact::Heard || self.breaker.circuit() == Circuit::Closed;
+            if counts && next == Next::Continue {
+                self.breaker.passed(records, self.clock.tick().since(leased_at));
+            }
+            self.show_breaker();
             if self.take_in(next, stop.as_mut()).await == Onward::Stop {
                 return Ok(None);
             }
@@ -194,13 +219,13 @@ impl<U: Upstream> Forwarder<U> {
     }
 
     /// Delivers what was leased and settles every record of it, whatever became of it.
-    async fn handle(&mut self, leased: Vec<Stored>) -> Result<Next, SpoolError> {
+    async fn handle(&mut self, leased: Vec<Stored>) -> Result<(Next, Contact), SpoolError> {
         let (corrections, records): (Vec<_>, Vec<_>) =
             leased.into_iter().partition(|stored| matches!(stored.record.body(), Body::Correction(_)));
-        let mut next = Next::Continue;
+        let (mut next, mut contact) = (Next::Continue, Contact::None);
         if !records.is_empty() {
             let delivery = self.upstream.deliver(&records).await;
-            next = self.settle(&records, delivery).await?;
+            (next, contact) = self.settle(&records, delivery).await?;
         }
         for stored in corrections {
             let Body::Correction(correction) = *stored.record.body() else { continue };
@@ -208,12 +233,13 @@ impl<U: Upstream> Forwarder<U> {
                 Next::Continue => self.correct(correction, stored.sequence).await?,
                 Next::Wait { .. } | Next::Pause(_) => Delivery::default(),
             };
-            let after = self.settle(&[stored], delivery).await?;
+            let (after, heard) = self.settle(&[stored], delivery).await?;
+            contact = contact.max(heard);
             if next == Next::Continue {
                 next = after;
             }
         }
-        Ok(next)
+        Ok((next, contact))
     }
 
     /// Rewrites what was delivered under the wrong binding: every record of the treatment before the correction.
@@ -222,7 +248,7 @@ impl<U: Upstream> Forwarder<U> {
         let (mut parts, mut refused) = (0_u32, Vec::<RefusedPart>::new());
         loop {
             let after = self.corrected.get(&own).copied().unwrap_or(Sequence(0));
-            let mut page = self.spool.read_treatment(correction.treatment, after, LEASE).await?;
+            let mut page = self.spool.read_treatment(correction.treatment, after, PAGE).await?;
             page.retain(|stored| stored.sequence < own);
             let Some(last) = page.last().map(|stored| stored.sequence) else { break };
             let page_delivery = self.upstream.correct(correction, &page).await;
@@ -249,7 +275,11 @@ impl<U: Upstream> Forwarder<U> {
     }
 
     /// Settles a verdict for every record; one without is handed back.
-    async fn settle(&mut self, records: &[Stored], delivery: Delivery) -> Result<Next, SpoolError> {
+    async fn settle(
+        &mut self,
+        records: &[Stored],
+        delivery: Delivery,
+    ) -> Result<(Next, Contact), SpoolError> {
         let Delivery { mut verdicts, resources, next, setback } = delivery;
         self.tell(setback);
         let handed_back = match next {
@@ -286,12 +316,12 @@ impl<U: Upstream> Forwarder<U> {
         });
         let took_something = delivered + refused + resources > 0;
         if took_something {
-            self.backoff = Backoff::default();
+            self.breaker.answered();
         }
         if took_something && next == Next::Continue {
             self.enter(Condition::Connected);
         }
-        Ok(next)
+        Ok((next, if took_something { Contact::Heard } else { Contact::None }))
     }
 
     /// Tells what keeps records back, and takes it back once it was not met for a while.
@@ -325,14 +355,52 @@ impl<U: Upstream> Forwarder<U> {
             Next::Continue => Onward::Go,
             Next::Wait { at_least, why } => {
                 self.enter(Condition::BackingOff(why));
-                let wait = self.backoff.next().max(at_least.unwrap_or_default());
-                self.pause_for(wait, stop).await
+                let wait = self.breaker.failed(at_least);
+                self.wait_out(wait, stop).await
             }
             Next::Pause(trouble) => {
                 self.enter(Condition::Paused(trouble));
-                self.pause_for(LOOK_AGAIN, stop).await
+                let wait = self.breaker.paused();
+                self.wait_out(wait, stop).await
             }
         }
+    }
+
+    /// Sends nothing for this long; after that a single record shows how it stands.
+    async fn wait_out(
+        &mut self,
+        wait: Duration,
+        stop: Pin<&mut (impl Future<Output = ()> + Send)>,
+    ) -> Onward {
+        self.show_breaker();
+        let onward = self.pause_for(wait, stop).await;
+        self.breaker.waited();
+        self.show_breaker();
+        onward
+    }
+
+    fn show_breaker(&self) {
+        let (circuit, records) = (self.breaker.circuit(), self.breaker.lease().records);
+        self.state.send_if_modified(|state| {
+            let is_new = (state.circuit, state.records) != (circuit, records);
+            (state.circuit, state.records) = (circuit, records);
+            is_new
+        });
+    }
+
+    /// Lets the upstream look after itself, once a minute.
+    fn tend(&mut self) {
+        let now = self.clock.tick();
+        if self.tended.is_some_and(|at| now.since(at) < LOOK_AGAIN) {
+            return;
+        }
+        self.tended = Some(now);
+        let wire = self.upstream.tend();
+        self.state.send_if_modified(|state| {
+            let is_new = state.wire != wire;
+            state.wire = wire;
+            is_new
+        });
     }
 
     async fn pause_for(&self, wait: Duration, stop: Pin<&mut (impl Future<Output = ()> + Send)>) -> Onward {
@@ -391,22 +459,6 @@ fn reasons(verdicts: &[(Sequence, Verdict)]) -> String {
 fn is_ready(future: Pin<&mut impl Future<Output = ()>>) -> bool {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     future.poll(&mut context).is_ready()
-}
-
-/// Full jitter: anything between nothing and a step that doubles, but never less than a second.
-#[derive(Debug, Default)]
-struct Backoff {
-    steps: u32,
-    random: RandomState,
-}
-
-impl Backoff {
-    fn next(&mut self) -> Duration {
-        let step = SHORTEST_WAIT.saturating_mul(1 << self.steps.min(16)).min(LONGEST_WAIT);
-        self.steps += 1;
-        let span = u64::try_from(step.as_millis()).unwrap_or(u64::MAX).max(1);
-        Duration::from_millis(self.random.hash_one(self.steps) % span).max(SHORTEST_WAIT)
-    }
 }
 
 #[cfg(test)]

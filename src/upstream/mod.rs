@@ -4,9 +4,12 @@ pub mod fhir;
 pub mod forward;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod server_table;
 pub mod tls;
 
 use crate::model::name::UpstreamName;
+use crate::model::time::Timestamp;
 use crate::privacy::record::{Correction, Revision, TreatmentId};
 use crate::spool::{Sequence, Stored, Verdict};
 use std::future::Future;
@@ -27,6 +30,24 @@ pub trait Upstream: Send {
     /// A record that is known not to have been written is left alone; where a resource cannot be taken back, the
     /// upstream pauses and the correction stays open.
     fn correct(&mut self, correction: Correction, batch: &[Stored]) -> impl Future<Output = Delivery> + Send;
+    /// Looks after what it needs besides records, like certificates; asked about once a minute, however little there is to
+    /// deliver.
+    fn tend(&mut self) -> Wire {
+        Wire::default()
+    }
+}
+
+/// How it stands with the connection, for `status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wire {
+    /// Resources that go into one request just now.
+    pub entries: usize,
+    /// Whether requests go out in gzip.
+    pub gzip: bool,
+    /// When our own certificate ends.
+    pub certificate_until: Option<Timestamp>,
+    /// What a person should see to before it stops anything.
+    pub notices: Vec<Trouble>,
 }
 
 /// What became of a batch. A record without a verdict was not tried; it is leased again.

@@ -2,6 +2,7 @@
 //!
 //! Whatever is wrong with our own certificate is found here, before any connection: nothing is ever sent without it.
 
+pub mod expiry;
 mod validity;
 
 use crate::clock::Clock;
@@ -24,6 +25,8 @@ pub struct Client {
     pub config: ClientConfig,
     /// Until when our own certificate can be shown.
     pub valid_until: Timestamp,
+    /// Of everything that was read: the same files give the same.
+    pub digest: [u8; 32],
 }
 
 /// Reads the pinned CA, our certificate and our key, and refuses what no server could accept.
@@ -36,6 +39,7 @@ pub fn client(settings: &UpstreamSettings, clock: &Arc<dyn Clock>) -> Result<Cli
     let chain = chain(&settings.certificate)?;
     let valid_until = usable_until(&chain, &settings.certificate, now, trust)?;
     let key = key(&settings.key).map_err(key_trouble)?;
+    let digest = digest(&roots, &chain, &key);
     let versions: &[_] = match settings.min_tls {
         MinTls::V1_3 => &[&rustls::version::TLS13],
         // Every suite that rustls has for TLS 1.2 is AEAD with ephemeral keys.
@@ -55,15 +59,27 @@ pub fn client(settings: &UpstreamSettings, clock: &Arc<dyn Clock>) -> Result<Cli
                 "put the certificate and the key that were made together into place",
             )
         })?;
-    Ok(Client { config, valid_until })
+    Ok(Client { config, valid_until, digest })
+}
+
+fn digest(roots: &RootCertStore, chain: &[CertificateDer<'_>], key: &PrivateKeyDer<'_>) -> [u8; 32] {
+    let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let roots =
+        roots.roots.iter().flat_map(|root| [root.subject.as_ref(), root.subject_public_key_info.as_ref()]);
+    for piece in roots.chain(chain.iter().map(AsRef::as_ref)).chain([key.secret_der()]) {
+        hash.update(&piece.len().to_be_bytes());
+        hash.update(piece);
+    }
+    let mut digest = [0; 32];
+    digest.iter_mut().zip(hash.finish().as_ref()).for_each(|(to, from)| *to = *from);
+    digest
 }
 
 /// What is wrong with our own certificate once it is past its end.
-#[must_use]
-pub fn own_certificate_expired(file: &Path) -> Trouble {
+fn own_certificate_expired(file: &Path, until: Timestamp) -> Trouble {
     own(
         "own_certificate_expired",
-        format!("our certificate in {} has expired", file.display()),
+        format!("our certificate in {} expired on {}", file.display(), expiry::day(until)),
         "renew it; nothing is sent until then, and nothing is lost",
     )
 }
@@ -117,7 +133,7 @@ fn usable_until(
         }
         until = until.min(validity.until);
     }
-    if now > until { Err(own_certificate_expired(file)) } else { Ok(until) }
+    if now > until { Err(own_certificate_expired(file, until)) } else { Ok(until) }
 }
 
 /// Why there is no key to use.

@@ -8,7 +8,7 @@ use crate::config::settings::{FhirSettings, GatewaySettings, UpstreamSettings};
 use crate::model::name::UpstreamName;
 use crate::privacy::record::Correction;
 use crate::spool::{Sequence, Stored};
-use crate::upstream::{Delivery, Identities, Upstream};
+use crate::upstream::{Delivery, Identities, Upstream, Wire};
 use std::sync::Arc;
 
 /// A FHIR server as an upstream.
@@ -28,7 +28,7 @@ impl FhirUpstream {
         identities: Arc<dyn Identities>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let link = Link::new(upstream.clone(), fhir.url.clone(), clock.clone());
+        let link = Link::new(upstream.clone(), fhir, clock.clone());
         let encoder = Encoder::new(gateway, upstream, fhir);
         Self { name: upstream.name.clone(), writer: Writer::new(encoder, identities, clock, link) }
     }
@@ -49,5 +49,9 @@ impl Upstream for FhirUpstream {
 
     async fn correct(&mut self, correction: Correction, batch: &[Stored]) -> Delivery {
         self.writer.correct(correction, batch).await
+    }
+
+    fn tend(&mut self) -> Wire {
+        Wire { entries: self.writer.entries_of_a_batch(), ..self.writer.post.tend() }
     }
 }

@@ -1,25 +1,27 @@
 //! Carries resources to the server in batches of a size it takes, and brings back what became of each.
 
 use super::link::Post;
+use super::pace::Pace;
 use super::r4::{BatchEntry, Resource, batch};
+use super::refusals::{Refusals, WINDOW};
 use super::status::{Asked, Judgement, Outcome, judge};
 use crate::clock::Clock;
+use crate::spool::Reason;
 use crate::upstream::tls::LinkFault;
 use crate::upstream::{Next, Trouble};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
 use uuid::Uuid;
 
-/// What most servers take in one batch.
-const MOST_ENTRIES: usize = 100;
-const MOST_BYTES: usize = 1 << 20;
 /// After this many faults of the server in a row, one entry is suspected and looked for.
 const FAULTS_BEFORE_SEARCH: u32 = 5;
 /// A search that finds this many faults and nothing that is taken is no search: the server is down.
 const FAULTS_OF_A_SEARCH: u32 = 12;
-/// After each answer without throttling a batch may be this much larger again.
-const RECOVERY: usize = 10;
+/// A server that refuses and hangs up sees no more than one connection in this time.
+const RECONNECT: Duration = Duration::from_secs(1);
 
 /// One resource on its way.
 #[derive(Debug)]
@@ -40,25 +42,50 @@ pub(super) enum Fate {
     Unknown,
 }
 
+/// Whether refusals of these parcels tell what the server thinks of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// They are the records.
+    Counted,
+    /// They are what records refer to, or what is taken back.
+    Apart,
+}
+
 /// Carries parcels, and learns how large a batch the server takes.
 #[derive(Debug)]
 pub(super) struct Courier {
     clock: Arc<dyn Clock>,
-    /// What the server can read at once. It never grows: a size limit stays.
-    most_entries: usize,
-    /// What the server can take at once just now. It grows again once the server is at ease.
-    pace: usize,
+    pub(super) pace: Pace,
+    pub(super) refusals: Refusals,
+    /// Faults since a batch as large as the one that failed went through.
     faults: u32,
+    /// Entries of the smallest batch that failed so.
+    failed_at: usize,
+    /// A smaller batch went through since the last fault: the server is up, and one entry is suspected.
+    passed_since: bool,
 }
 
 impl Courier {
-    pub(super) const fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, most_entries: MOST_ENTRIES, pace: MOST_ENTRIES, faults: 0 }
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            pace: Pace::default(),
+            refusals: Refusals::default(),
+            faults: 0,
+            failed_at: usize::MAX,
+            passed_since: false,
+        }
     }
 
     /// Carries them all, unless the server or the way to it makes that pointless; then the rest stays untried.
-    pub(super) async fn carry(&mut self, post: &mut impl Post, parcels: &[Parcel<'_>]) -> (Vec<Fate>, Next) {
+    pub(super) async fn carry(
+        &mut self,
+        post: &mut impl Post,
+        parcels: &[Parcel<'_>],
+        weight: Weight,
+    ) -> (Vec<Fate>, Next) {
         let mut round = Round {
+            weight,
             fates: vec![Fate::Untried; parcels.len()],
             entries: Vec::with_capacity(parcels.len()),
             next: Next::Continue,
@@ -78,11 +105,14 @@ impl Courier {
             if !rest.is_empty() {
                 waiting.push_front(rest);
             }
-            let (judgement, arrival) = self.ask(post, parcels, &round.entries, range.clone()).await;
-            if arrival == Arrival::Possible {
+            let answered = self.ask(post, parcels, &round.entries, range.clone()).await;
+            if answered.arrival == Arrival::Possible {
                 round.leave_open(range.clone());
             }
-            let halved = self.take(judgement, range, &mut round);
+            let halved = self.take(&answered, range, &mut round);
+            if halved.is_some() && answered.hung_up {
+                sleep(RECONNECT).await;
+            }
             for range in halved.into_iter().flatten().rev() {
                 waiting.push_front(range);
             }
@@ -96,10 +126,10 @@ impl Courier {
     /// The front of the range that fits into one batch, and what remains.
     fn fitting(&self, entries: &[String], range: Range<usize>) -> Option<(Range<usize>, Range<usize>)> {
         let mut bytes = 0;
-        let most = self.most_entries.min(self.pace);
+        let most = self.pace.entries();
         let fits = entries.get(range.clone())?.iter().take(most).take_while(|entry| {
             bytes += entry.len() + 1;
-            bytes <= MOST_BYTES
+            bytes <= self.pace.bytes()
         });
         // One that is larger than a batch may be still goes alone.
         let end = range.start + fits.count().max(1).min(range.len());
@@ -112,9 +142,13 @@ impl Courier {
         parcels: &[Parcel<'_>],
         entries: &[String],
         range: Range<usize>,
-    ) -> (Judgement, Arrival) {
+    ) -> Answered {
         let bundle = batch(entries.get(range.clone()).unwrap_or_default());
-        match post.post(bundle).await {
+        let (bytes, asked_at) = (bundle.len(), self.clock.tick());
+        let posted = post.post(bundle).await;
+        let took = self.clock.tick().since(asked_at);
+        let hung_up = posted.as_ref().map_or(true, |answer| answer.hangs_up);
+        let (judgement, arrival) = match posted {
             Ok(answer) => {
                 let parcels = parcels.get(range).unwrap_or_default();
                 let asked = parcels.iter().map(|it| Asked { id: it.resource.id(), needs: it.needs });
@@ -126,38 +160,42 @@ impl Courier {
                 (Judgement::Wait { at_least: None, why }, Arrival::Possible)
             }
             Err(LinkFault::Distrust(trouble)) => (Judgement::Pause(trouble), Arrival::Impossible),
-        }
+        };
+        Answered { judgement, arrival, bytes, took, hung_up }
     }
 
-    /// Takes a judgement in; gives back the halves that have to be carried again.
+    /// Takes an answer in; gives back the halves that have to be carried again.
     fn take(
         &mut self,
-        judgement: Judgement,
+        answered: &Answered,
         range: Range<usize>,
         round: &mut Round,
     ) -> Option<[Range<usize>; 2]> {
-        match judgement {
+        let halved = match &answered.judgement {
             Judgement::Entries(outcomes) => {
-                self.faults = 0;
+                self.went_through(range.len());
                 // Once per answer, however many of its entries say so.
-                self.pace = if outcomes.contains(&Outcome::Throttled) {
-                    (self.pace.min(range.len()) / 2).max(1)
+                if outcomes.contains(&Outcome::Throttled) {
+                    self.pace.slow_down(range.len());
                 } else {
-                    (self.pace + RECOVERY).min(MOST_ENTRIES)
-                };
+                    self.pace.answered(range.len(), answered.took);
+                }
                 for (index, outcome) in range.zip(outcomes) {
-                    take_entry(index, outcome, round);
+                    self.take_entry(index, outcome, round);
                 }
                 None
             }
-            Judgement::Halve(reason) => halves(range, |lone| round.set(lone, Outcome::Refused(reason))),
+            Judgement::Halve(reason) => {
+                let reason = *reason;
+                halves(range, |lone| self.take_entry(lone, &Outcome::Refused(reason), round))
+            }
             Judgement::TooLarge { lone } => {
-                self.most_entries = (range.len() / 2).max(1);
+                self.pace.too_large(range.len(), answered.bytes);
                 let alone = halves(range.clone(), |_| ());
                 match (alone, lone) {
                     (Some(both), _) => Some(both),
                     (None, Some(reason)) => {
-                        round.set(range.start, Outcome::Refused(reason));
+                        self.take_entry(range.start, &Outcome::Refused(*reason), round);
                         None
                     }
                     (None, None) => {
@@ -166,33 +204,90 @@ impl Courier {
                     }
                 }
             }
-            Judgement::Fault(why) => self.search(why, range, round),
+            Judgement::Fault(why) => self.search(why.clone(), range, round),
             Judgement::Wait { at_least, why } => {
-                round.next = Next::Wait { at_least, why };
+                self.pace.slow_down(range.len());
+                round.next = Next::Wait { at_least: *at_least, why: why.clone() };
                 None
             }
             Judgement::Pause(trouble) => {
-                round.next = Next::Pause(trouble);
+                round.next = Next::Pause(trouble.clone());
                 None
             }
+        };
+        if let (Weight::Counted, Next::Continue, Some(reason)) =
+            (round.weight, &round.next, self.refusals.of_everything())
+        {
+            round.next = Next::Pause(mostly_refused(reason));
+        }
+        halved
+    }
+
+    fn take_entry(&mut self, index: usize, outcome: &Outcome, round: &mut Round) {
+        match outcome {
+            Outcome::Pause(trouble) => {
+                round.not_taken(index);
+                round.next = Next::Pause(trouble.clone());
+                return;
+            }
+            Outcome::Throttled => {
+                round.not_taken(index);
+                if round.next == Next::Continue {
+                    round.next = Next::Wait { at_least: None, why: throttled() };
+                }
+                return;
+            }
+            Outcome::Accepted => {
+                round.taken += 1;
+                if round.weight == Weight::Counted {
+                    self.refusals.took();
+                }
+            }
+            Outcome::Refused(reason) => {
+                if round.weight == Weight::Counted {
+                    self.refusals.refused(*reason);
+                }
+            }
+            Outcome::Missing(_) | Outcome::Again | Outcome::Conflict(_) => {}
+        }
+        round.set(index, outcome.clone());
+    }
+
+    fn went_through(&mut self, entries: usize) {
+        if entries >= self.failed_at {
+            (self.faults, self.failed_at, self.passed_since) = (0, usize::MAX, false);
+        } else {
+            self.passed_since = self.faults > 0;
         }
     }
 
-    /// A server that fails again and again may fail because of one entry: look for it by halving.
+    /// A server that fails again and again, or takes other batches in between, may fail because of one entry: look for it
+    /// by halving.
     fn search(&mut self, why: Trouble, range: Range<usize>, round: &mut Round) -> Option<[Range<usize>; 2]> {
+        let suspected = self.passed_since || self.faults + 1 >= FAULTS_BEFORE_SEARCH || round.faults > 0;
+        self.passed_since = false;
         self.faults = self.faults.saturating_add(1);
+        self.failed_at = self.failed_at.min(range.len());
         round.faults += 1;
         let down = round.faults >= FAULTS_OF_A_SEARCH && round.taken == 0;
-        if self.faults < FAULTS_BEFORE_SEARCH && round.faults == 1 || down {
+        if !suspected || down {
+            self.pace.slow_down(range.len());
             round.next = Next::Wait { at_least: None, why };
             return None;
         }
         // A fault is never a refusal, not even of a lone entry.
-        let both = halves(range, |lone| round.set(lone, Outcome::Again));
-        // Entries in between may have reset the count; the search goes on all the same.
-        self.faults = self.faults.max(FAULTS_BEFORE_SEARCH);
-        both
+        halves(range, |lone| round.set(lone, Outcome::Again))
     }
+}
+
+/// What came of one request.
+struct Answered {
+    judgement: Judgement,
+    arrival: Arrival,
+    bytes: usize,
+    took: Duration,
+    /// The next request needs a new connection.
+    hung_up: bool,
 }
 
 /// Whether what was posted may have reached the server.
@@ -202,27 +297,9 @@ enum Arrival {
     Impossible,
 }
 
-fn take_entry(index: usize, outcome: Outcome, round: &mut Round) {
-    match outcome {
-        Outcome::Pause(trouble) => {
-            round.not_taken(index);
-            round.next = Next::Pause(trouble);
-        }
-        Outcome::Throttled => {
-            round.not_taken(index);
-            if round.next == Next::Continue {
-                round.next = Next::Wait { at_least: None, why: throttled() };
-            }
-        }
-        outcome => {
-            round.taken += u32::from(outcome == Outcome::Accepted);
-            round.set(index, outcome);
-        }
-    }
-}
-
 /// One call of [`Courier::carry`].
 struct Round {
+    weight: Weight,
     fates: Vec<Fate>,
     entries: Vec<String>,
     next: Next,
@@ -271,6 +348,19 @@ fn too_small() -> Trouble {
         code: "body_limit",
         what: "something in front of the receiver answers 413 to a single resource".to_owned(),
         remedy: "raise the largest request body of the proxy in front of it to 1 MB",
+    }
+}
+
+/// What is wrong with a receiver that refuses more than half of what it gets.
+pub(super) fn mostly_refused(reason: Reason) -> Trouble {
+    let issue = reason.issue.map(|issue| format!(", {issue}")).unwrap_or_default();
+    Trouble {
+        code: "mostly_refused",
+        what: format!(
+            "the receiver refuses more than half of the last {WINDOW} resources ({}{issue})",
+            reason.status
+        ),
+        remedy: "have it accept them, or change `resources` and `send`; everything is kept, and one record is tried once a minute",
     }
 }
 

@@ -6,13 +6,16 @@ mod courier;
 mod device;
 pub mod encode;
 mod event;
+mod gzip;
 mod history;
 mod ids;
 mod instant;
 mod link;
 mod observation;
+mod pace;
 mod procedure;
 pub mod r4;
+mod refusals;
 pub mod status;
 mod writer;
 

@@ -1,10 +1,13 @@
 //! Records, settings and identities for the tests of this folder.
 
 use super::encode::Encoder;
+use super::link::{Answer, Link, Post};
 use super::r4::Resource;
+use super::writer::Writer;
+use crate::clock::Clock;
 use crate::config::settings::{
-    Changes, Environment, Every, FhirSettings, GatewaySettings, KeySource, MinTls, ResourceKind, SendPolicy,
-    Subject, Unseated, UpstreamKind, UpstreamSettings, Wanted,
+    Changes, Compress, Environment, Every, FhirSettings, GatewaySettings, KeySource, MinTls, ResourceKind,
+    SendPolicy, Subject, Unseated, UpstreamKind, UpstreamSettings, Wanted,
 };
 use crate::model::name::{ChairName, MachineName, UpstreamName};
 use crate::model::parameter::Parameter;
@@ -14,13 +17,14 @@ use crate::normalise::Origin;
 use crate::privacy::record::{Body, Record, Revision, TreatmentId};
 use crate::privacy::{Pseudonym, TreatmentStory};
 use crate::spool::{Sequence, StoreId, Stored};
-use crate::upstream::Identities;
+use crate::upstream::tls::LinkFault;
+use crate::upstream::{Delivery, Identities};
 use chairside_drivers::kit::decimal::Decimal;
 use chairside_drivers::kit::driver::ModelId;
 use chairside_drivers::kit::time::Tick;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// The treatment of most tests.
 pub(crate) const TREATMENT: TreatmentId = TreatmentId::from_bytes([7; 16]);
@@ -103,6 +107,7 @@ impl Default for Site {
                 ResourceKind::Procedure,
             ],
             environment: Environment::Production,
+            compress: Compress::Auto,
         };
         Self {
             gateway: GatewaySettings {
@@ -180,4 +185,59 @@ pub(crate) fn number(key: &str, text: &str) -> Value {
 
 pub(crate) fn json(resource: &Resource) -> serde_json::Value {
     serde_json::to_value(resource).unwrap()
+}
+
+/// Keeps virtual time where it is while the network works: tokio's paused clock stands while a blocking task runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stillness(Arc<Mutex<Option<std::sync::mpsc::Sender<()>>>>);
+
+impl Stillness {
+    fn begin(&self) {
+        let (sender, ended) = std::sync::mpsc::channel::<()>();
+        tokio::task::spawn_blocking(move || {
+            let _ = ended.recv();
+        });
+        *self.0.lock().unwrap() = Some(sender);
+    }
+
+    /// Time may go on.
+    pub(crate) fn end(&self) {
+        self.0.lock().unwrap().take();
+    }
+}
+
+/// The real link, in virtual time.
+#[derive(Debug)]
+struct StilledLink {
+    link: Link,
+    stillness: Stillness,
+}
+
+impl Post for StilledLink {
+    async fn post(&mut self, bundle: Vec<u8>) -> Result<Answer, LinkFault> {
+        self.stillness.begin();
+        let answer = self.link.post(bundle).await;
+        self.stillness.end();
+        answer
+    }
+}
+
+/// The FHIR upstream over the real link, in virtual time.
+#[derive(Debug)]
+pub(crate) struct StilledUpstream {
+    pub(crate) name: UpstreamName,
+    writer: Writer<StilledLink>,
+}
+
+impl StilledUpstream {
+    pub(crate) fn new(site: &Site, bindings: Bindings, clock: Arc<dyn Clock>, stillness: Stillness) -> Self {
+        let link = Link::new(site.upstream.clone(), &site.fhir, clock.clone());
+        let post = StilledLink { link, stillness };
+        let writer = Writer::new(site.encoder(), Arc::new(bindings), clock, post);
+        Self { name: site.upstream.name.clone(), writer }
+    }
+
+    pub(crate) async fn deliver_stilled(&mut self, batch: &[Stored]) -> Delivery {
+        self.writer.deliver(batch).await
+    }
 }

@@ -7,10 +7,11 @@ mod trouble;
 mod verdict;
 
 use self::parts::taken;
-use super::courier::Courier;
+use super::courier::{Courier, mostly_refused};
 use super::encode::{Encoded, Encoder, Standing};
 use super::history::History;
 use super::link::Post;
+use super::refusals::Belief;
 use crate::clock::Clock;
 use crate::model::time::{ClockTrust, TrueTime};
 use crate::privacy::record::{Correction, Revision};
@@ -40,8 +41,6 @@ pub(super) struct Writer<P> {
     conflicts: HashMap<(Sequence, u16), u32>,
     /// How often in a row the server did not take something that others need.
     delays: HashMap<Uuid, u32>,
-    /// Resources refused since the last one that was taken.
-    refusals: usize,
     pub(super) history: History,
 }
 
@@ -69,9 +68,13 @@ impl<P: Post> Writer<P> {
             attempts: HashMap::new(),
             conflicts: HashMap::new(),
             delays: HashMap::new(),
-            refusals: 0,
             history: History::default(),
         }
+    }
+
+    /// Resources that go into one request just now.
+    pub(super) fn entries_of_a_batch(&self) -> usize {
+        self.courier.pace.entries()
     }
 
     /// Delivers records. One of a clock that is not trusted is held back, because its time would be wrong in a chart;
@@ -80,6 +83,18 @@ impl<P: Post> Writer<P> {
         let mut delivery = Delivery::default();
         let mut renderings = Vec::with_capacity(batch.len());
         for stored in &self.timed(batch) {
+            match self.courier.refusals.look_at(stored.sequence, self.clock.tick()) {
+                Belief::Unknown => {}
+                Belief::Believed(verdict) => {
+                    delivery.verdicts.push((stored.sequence, verdict));
+                    continue;
+                }
+                Belief::Doubted { not_before, told } => {
+                    delivery.verdicts.push((stored.sequence, Verdict::Retry { not_before }));
+                    delivery.setback = told.then(trouble::refusal_in_doubt).or(delivery.setback);
+                    continue;
+                }
+            }
             match self.encoder.encode(stored, &*self.identities) {
                 Encoded::Write(_) if is_untimed(stored) => {
                     let not_before = self.clock.tick().after(CLOCK_RETRY);
@@ -97,10 +112,25 @@ impl<P: Post> Writer<P> {
         renderings.sort_by_key(|(sequence, _)| *sequence);
         let written = self.write(&renderings, Standing::Valid).await;
         for ((sequence, rendering), fates) in renderings.iter().zip(&written.fates) {
-            delivery.verdicts.extend(self.verdict(*sequence, rendering, fates).map(|it| (*sequence, it)));
+            let Some(verdict) = self.verdict(*sequence, rendering, fates) else { continue };
+            let is_refusal = match &verdict {
+                Verdict::Refused { .. } => true,
+                Verdict::Delivered { refused_parts, .. } => !refused_parts.is_empty(),
+                Verdict::SkippedByPolicy | Verdict::Held(_) | Verdict::Retry { .. } => false,
+            };
+            let verdict = match is_refusal {
+                true => self.courier.refusals.doubt(*sequence, verdict, self.clock.tick()),
+                false => verdict,
+            };
+            delivery.verdicts.push((*sequence, verdict));
         }
         delivery.resources = written.resources;
         delivery.next = written.next;
+        // Conflicts that never end are refusals as well.
+        if let Some(reason) = self.courier.refusals.of_everything() {
+            self.courier.refusals.disbelieve();
+            delivery.next = Next::Pause(mostly_refused(reason));
+        }
         delivery.setback = written.setback.or(delivery.setback);
         delivery
     }

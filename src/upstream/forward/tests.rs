@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::clock::SystemClock;
+use crate::model::alarm::{Alarm, AlarmEdge, Phase};
 use crate::model::name::UpstreamName;
 use crate::privacy::record::{Record, Revision, TreatmentId};
 use crate::spool::handle::{Urgency, start};
@@ -200,7 +201,7 @@ async fn a_receiver_that_is_not_ready_is_asked_with_growing_waits_and_gets_every
     let ward = Ward::with(readings(3), script).await;
     ward.until(|counts| counts.delivered == 3).await;
     let seconds = ward.seconds();
-    let gaps: Vec<u64> = seconds.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let gaps: Vec<u64> = seconds.windows(2).map(|pair| pair[1] - pair[0]).take(30).collect();
     assert!(gaps.iter().all(|gap| (1..=300).contains(gap)), "{gaps:?}");
     assert!(gaps.iter().skip(10).sum::<u64>() > 300, "the waits grow: {gaps:?}");
     assert_eq!(ward.state.borrow().condition, Condition::Connected);
@@ -222,7 +223,7 @@ async fn a_paused_upstream_keeps_everything_and_looks_again_once_a_minute() {
     assert_eq!(ward.counts().await.waiting, 2);
     ward.until(|counts| counts.delivered == 2).await;
     let gaps: Vec<u64> = ward.seconds().windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert_eq!(gaps, [60, 60, 60]);
+    assert_eq!(gaps, [60, 60, 60, 0], "a single record shows that it is back, then the rest");
 }
 
 #[tokio::test(start_paused = true)]
@@ -273,7 +274,7 @@ async fn a_correction_rewrites_the_records_before_it_page_by_page_and_is_settled
         .filter_map(|it| match it {
             Saw::Corrected(old, numbers) => {
                 assert_eq!(*old, Revision(1));
-                assert!(numbers.len() <= LEASE.records);
+                assert!(numbers.len() <= PAGE.records);
                 Some(numbers.clone())
             }
             Saw::Delivered(..) => None,
@@ -325,7 +326,7 @@ async fn asked_to_stop_it_finishes_the_batch_in_hand_and_leases_no_other() {
     let ward = Ward::with(readings(100), Script::from([act])).await;
     ward.stop.send(()).unwrap();
     ward.task.await.unwrap();
-    let taken = usize::from(has_entered.try_recv().is_ok()) * LEASE.records;
+    let taken = usize::from(has_entered.try_recv().is_ok()) * Breaker::default().lease().records;
     let counts = ward.spool.status().await.unwrap().upstreams[0].1;
     assert_eq!(counts.delivered, taken as u64, "what was sent is settled");
     assert_eq!(counts.delivered + counts.waiting, 100, "and nothing is left in between");
@@ -458,4 +459,96 @@ async fn records_leased_when_the_spool_fails_are_handed_back() {
         let ward = Ward::over(Sulking { inner, refusals }, readings(2), Script::new()).await;
         ward.until(|counts| counts.delivered == 2).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_failure_a_single_record_shows_whether_the_receiver_is_back() {
+    let take = || -> Act { Box::new(|batch| all(&DONE, batch)) };
+    let script: Vec<Act> = vec![
+        take(),
+        take(),
+        take(),
+        take(),
+        says(wait(None)),
+        says(wait(None)),
+        says(Next::Pause(trouble())),
+    ];
+    let ward = Ward::with(readings(300), Script::from(script)).await;
+    ward.until(|counts| counts.delivered == 300).await;
+    let sizes: Vec<usize> = ward.delivered_batches().iter().map(Vec::len).collect();
+    assert_eq!(sizes[..5], [4, 8, 16, 32, 64], "more and more, as long as it is quick");
+    assert_eq!(sizes[5..8], [1, 1, 1], "after each failure and each pause");
+    assert_eq!(sizes[8..10], [4, 8], "and then as at the start");
+    assert_eq!(ward.state.borrow().circuit, Circuit::Closed);
+}
+
+/// A receiver that takes its time over every record, and when it had them.
+struct Slow {
+    name: UpstreamName,
+    clock: Arc<dyn Clock>,
+    had: Arc<Mutex<Vec<(u64, Tick)>>>,
+}
+
+impl Upstream for Slow {
+    fn name(&self) -> &UpstreamName {
+        &self.name
+    }
+    fn begins_behind(&mut self, _: Sequence) {}
+    async fn deliver(&mut self, batch: &[Stored]) -> Delivery {
+        sleep(Duration::from_millis(200 + 60 * batch.len() as u64)).await;
+        let now = self.clock.tick();
+        self.had.lock().unwrap().extend(batch.iter().map(|stored| (stored.sequence.0, now)));
+        all(&DONE, batch)
+    }
+    async fn correct(&mut self, _: Correction, batch: &[Stored]) -> Delivery {
+        all(&DONE, batch)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn live_records_and_alarms_stay_fresh_while_a_slow_receiver_drains_a_long_backlog() {
+    const BACKLOG: usize = 4000;
+    let name = UpstreamName::new("ehr").unwrap();
+    let spool = MemorySpool::new(StoreId([3; 16]), std::slice::from_ref(&name));
+    let (spool, _) = start(spool).unwrap();
+    spool.append(readings(BACKLOG), Urgency::Now).await.unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(Timestamp::from_micros(0)));
+    let had: Arc<Mutex<Vec<_>>> = Arc::default();
+    let slow = Slow { name, clock: clock.clone(), had: Arc::clone(&had) };
+    let (sender, _state) = watch::channel(State::default());
+    tokio::spawn(forward(slow, spool.clone(), clock.clone(), sender, std::future::pending()));
+    // Thirty machines at one poll in ten seconds, and now and then an alarm.
+    let (mut appended, mut alarms) = (Vec::new(), Vec::new());
+    for number in 0..1200 {
+        sleep(Duration::from_millis(333)).await;
+        let read_at = clock.tick();
+        let (spool, is_alarm) = (spool.clone(), number % 100 == 50);
+        let task = tokio::spawn(async move {
+            let (record, urgency) =
+                if is_alarm { (alarm(), Urgency::Prompt) } else { (reading(), Urgency::Routine) };
+            spool.append(vec![record], urgency).await.unwrap()[0].0
+        });
+        if is_alarm { &mut alarms } else { &mut appended }.push((task, read_at));
+    }
+    sleep(Duration::from_secs(60)).await;
+    let had: BTreeMap<u64, Tick> = had.lock().unwrap().iter().copied().collect();
+    let mut ages = [Vec::new(), Vec::new()];
+    for (of, all) in ages.iter_mut().zip([appended, alarms]) {
+        for (task, read_at) in all {
+            of.push(had[&task.await.unwrap()].since(read_at));
+        }
+        of.sort();
+    }
+    let [readings, alarms] = ages;
+    let p95 = readings[readings.len() * 95 / 100];
+    assert!(p95 <= Duration::from_secs(5), "{p95:?}, the longest {:?}", readings.last());
+    assert!(*alarms.last().unwrap() <= Duration::from_secs(5), "{alarms:?}");
+    let drained = had.keys().filter(|sequence| **sequence <= BACKLOG as u64).count();
+    assert_eq!(drained, BACKLOG, "meanwhile the backlog was drained");
+}
+
+fn alarm() -> Record {
+    let alarm = Alarm::from_key("venous_pressure").unwrap();
+    let edge = AlarmEdge { alarm, phase: Phase::Start, raw: 2, occurrence: 17 };
+    Record::sample(origin(), Some(TREATMENT), Body::Alarm(edge))
 }

@@ -460,3 +460,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_alarm_goes_out_at_once_however_seldom_readings_do() {
+    let bindings = Bindings::of(TREATMENT, "p-1");
+    let mut site = Site::default();
+    site.upstream.send.every = Every::Window(Duration::from_secs(3600));
+    let encoder = site.encoder();
+    // Not the first record of its window.
+    assert_eq!(encoder.encode(&stored(5, Some(TREATMENT), pressure()), &bindings), Encoded::Skip);
+    let alarm = Alarm::from_key("venous_pressure").unwrap();
+    for phase in [Phase::Start, Phase::End] {
+        let edge = AlarmEdge { alarm, phase, raw: 2, occurrence: 17 };
+        let encoded = encoder.encode(&stored(6, Some(TREATMENT), Body::Alarm(edge)), &bindings);
+        assert!(matches!(encoded, Encoded::Write(_)), "{phase:?}");
+    }
+}

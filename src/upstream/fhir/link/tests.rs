@@ -478,3 +478,55 @@ async fn a_certificate_that_expires_while_we_run_stops_us_before_the_next_byte()
     assert_eq!(paused(&upstream.deliver(&[reading()]).await), "own_certificate_expired");
     assert_eq!(server.seen(), before);
 }
+
+fn link_of(clinic: &Clinic, ahead: &Arc<Ahead>) -> super::Link {
+    let mut fhir = clinic.site.fhir.clone();
+    fhir.url = "https://127.0.0.1:1/fhir".to_owned();
+    super::Link::new(clinic.site.upstream.clone(), &fhir, ahead.clone())
+}
+
+fn codes(wire: &crate::upstream::Wire) -> Vec<&'static str> {
+    wire.notices.iter().map(|notice| notice.code).collect()
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_taken_up_within_a_minute_and_a_broken_one_never() {
+    let clinic = Clinic::new();
+    let ahead = Arc::new(Ahead(AtomicUsize::new(0)));
+    let mut link = link_of(&clinic, &ahead);
+    link.tend();
+    let first = link.open.as_ref().unwrap().digest;
+    let renewed = clinic.ca.issue(clinic.folder.path(), "renewed", Role::Client, Validity::Current).unwrap();
+    std::fs::copy(&renewed.certificate, &clinic.client.certificate).unwrap();
+
+    // The certificate is there already, its key not yet: they do not belong together.
+    ahead.0.store(61, Ordering::SeqCst);
+    assert_eq!(codes(&link.tend()), ["own_key_unfit", "own_certificate_expires"]);
+    assert!(link.client().is_ok(), "what was read before goes on");
+    assert_eq!(link.open.as_ref().unwrap().digest, first);
+
+    std::fs::copy(&renewed.key, &clinic.client.key).unwrap();
+    ahead.0.store(62, Ordering::SeqCst);
+    assert!(!codes(&link.tend()).is_empty(), "not looked at all the time");
+    ahead.0.store(122, Ordering::SeqCst);
+    assert_eq!(codes(&link.tend()), ["own_certificate_expires"]);
+    let second = link.open.as_ref().unwrap().digest;
+    assert_ne!(second, first, "the new one");
+    ahead.0.store(183, Ordering::SeqCst);
+    link.tend();
+    assert_eq!(link.open.as_ref().unwrap().digest, second);
+}
+
+#[tokio::test]
+async fn a_certificate_near_its_end_is_told_before_and_after_it() {
+    let clinic = Clinic::new();
+    let ahead = Arc::new(Ahead(AtomicUsize::new(0)));
+    let mut link = link_of(&clinic, &ahead);
+    let wire = link.tend();
+    let end = super::expiry::day(wire.certificate_until.unwrap());
+    assert!(wire.notices[0].what.ends_with(&format!("on {end}")), "{:?}", wire.notices);
+    ahead.0.store(48 * 3600, Ordering::SeqCst);
+    let wire = link.tend();
+    assert_eq!(codes(&wire), ["own_certificate_expired"]);
+    assert!(wire.notices[0].what.contains(&end), "{:?}", wire.notices);
+}

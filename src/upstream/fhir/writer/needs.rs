@@ -4,7 +4,7 @@ use super::Writer;
 use super::parts::{GONE, accepted, may_be_there, settled};
 use super::trouble::{machine_refused, not_settled, not_taken_back, refused_need};
 use super::verdict::CONFLICTS;
-use crate::upstream::fhir::courier::{Fate, Parcel};
+use crate::upstream::fhir::courier::{Fate, Parcel, Weight};
 use crate::upstream::fhir::encode::{Need, Standing};
 use crate::upstream::fhir::link::Post;
 use crate::upstream::fhir::r4::{Resource, ResourceType};
@@ -46,7 +46,7 @@ impl<P: Post> Writer<P> {
                 absent.iter().map(|need| self.encoder.render(need, &*self.identities)).collect();
             let ids: Vec<Uuid> = needs.iter().copied().flatten().map(|need| need.id).collect();
             let parcels: Vec<_> = rendered.iter().map(|resource| Parcel { resource, needs: &ids }).collect();
-            let (fates, next) = self.courier.carry(&mut self.post, &parcels).await;
+            let (fates, next) = self.courier.carry(&mut self.post, &parcels, Weight::Apart).await;
             *resources += accepted(&fates);
             if matches!(stage, ResourceType::Patient | ResourceType::Procedure) {
                 brought.named_a_patient |= fates.iter().any(may_be_there);

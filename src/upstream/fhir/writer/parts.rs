@@ -1,9 +1,9 @@
 //! The records themselves: their resources in batches, and what became of each.
 
 use super::Writer;
-use super::trouble::{everything_refused, not_taken_back};
+use super::trouble::not_taken_back;
 use crate::spool::{Reason, Sequence};
-use crate::upstream::fhir::courier::{Fate, Parcel};
+use crate::upstream::fhir::courier::{Fate, Parcel, Weight, mostly_refused};
 use crate::upstream::fhir::encode::{Need, Rendering, Standing};
 use crate::upstream::fhir::link::Post;
 use crate::upstream::fhir::r4::Resource;
@@ -12,8 +12,6 @@ use crate::upstream::{Next, Trouble};
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// So many resources refused in a row, and none taken, are no bad resources: the receiver has been set up otherwise.
-pub(super) const REFUSALS: usize = 50;
 /// Something that is gone need not be taken back.
 pub(super) const GONE: u16 = 410;
 
@@ -59,7 +57,9 @@ impl<P: Post> Writer<P> {
             }
             self.write_some(renderings, &missing, standing, &mut written).await;
         }
-        written.end_the_search_for_missing();
+        for reason in written.end_the_search_for_missing() {
+            self.courier.refusals.refused(reason);
+        }
         match standing {
             Standing::Valid => self.stop_at_refusals_of_everything(renderings, &mut written),
             Standing::Withdrawn => self.stop_at_what_cannot_be_taken_back(renderings, &mut written),
@@ -114,7 +114,11 @@ impl<P: Post> Writer<P> {
                 sent_as.push((index, place, at, sequence, rendering.revision));
             }
         }
-        let (fates, next) = self.courier.carry(&mut self.post, &parcels).await;
+        let weight = match standing {
+            Standing::Valid => Weight::Counted,
+            Standing::Withdrawn => Weight::Apart,
+        };
+        let (fates, next) = self.courier.carry(&mut self.post, &parcels, weight).await;
         written.resources += accepted(&fates);
         written.next = next;
         for (index, place, at, sequence, revision) in sent_as {
@@ -127,22 +131,18 @@ impl<P: Post> Writer<P> {
         }
     }
 
-    /// A server that takes nothing at all any more was set up otherwise; its refusals are not about single records, and
-    /// no record is given up for them.
+    /// A receiver that refuses most of what it gets was set up otherwise; its refusals are not about single records, and no
+    /// record is given up for them.
     fn stop_at_refusals_of_everything(
         &mut self,
         renderings: &[(Sequence, Rendering)],
         written: &mut Written,
     ) {
-        let refused =
-            written.fates.iter().flatten().filter(|it| matches!(it, Fate::Judged(Outcome::Refused(_))));
-        let refused = refused.count();
-        let taken = written.fates.iter().flatten().any(|it| *it == Fate::Judged(Outcome::Accepted));
-        self.refusals = if taken { 0 } else { self.refusals.saturating_add(refused) };
-        if self.refusals >= REFUSALS && refused > 0 {
-            let reason = written.unjudge_refusals();
-            if written.next == Next::Continue {
-                written.next = Next::Pause(everything_refused(reason));
+        if let Some(reason) = self.courier.refusals.at_end_of_round() {
+            self.courier.refusals.disbelieve();
+            written.unjudge_refusals();
+            if !matches!(written.next, Next::Pause(_)) {
+                written.next = Next::Pause(mostly_refused(reason));
             }
             return;
         }
@@ -185,16 +185,13 @@ impl<P: Post> Writer<P> {
 }
 
 impl Written {
-    /// Takes every refusal back, as if nothing had been sent; gives the first one.
-    fn unjudge_refusals(&mut self) -> Option<Reason> {
-        let mut first = None;
+    /// Takes every refusal back, as if nothing had been sent.
+    fn unjudge_refusals(&mut self) {
         for fate in self.fates.iter_mut().flatten() {
-            if let Fate::Judged(Outcome::Refused(reason)) = fate {
-                first.get_or_insert(*reason);
+            if let Fate::Judged(Outcome::Refused(_)) = fate {
                 *fate = Fate::Untried;
             }
         }
-        first
     }
 
     fn set(&mut self, rendering: usize, part: usize, fate: Fate) {
@@ -203,8 +200,9 @@ impl Written {
         }
     }
 
-    /// The second answer "missing" means what the first one would have meant without the search.
-    fn end_the_search_for_missing(&mut self) {
+    /// The second answer "missing" means what the first one would have meant without the search; gives what was refused so.
+    fn end_the_search_for_missing(&mut self) -> Vec<Reason> {
+        let mut refused = Vec::new();
         for fate in self.fates.iter_mut().flatten() {
             if let Fate::Judged(Outcome::Missing(_)) = fate {
                 // A round that was broken off has not searched yet.
@@ -212,6 +210,9 @@ impl Written {
                     Next::Continue => settled(std::mem::replace(fate, Fate::Untried), true),
                     Next::Wait { .. } | Next::Pause(_) => Fate::Untried,
                 };
+                if let Fate::Judged(Outcome::Refused(reason)) = fate {
+                    refused.push(*reason);
+                }
             }
         }
         let pause = self.fates.iter().flatten().find_map(|fate| match fate {
@@ -221,6 +222,7 @@ impl Written {
         if let Some(trouble) = pause {
             self.next = Next::Pause(trouble);
         }
+        refused
     }
 }
 

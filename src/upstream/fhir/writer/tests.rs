@@ -9,6 +9,7 @@ mod refusals;
 
 use super::trouble::not_settled;
 use super::*;
+use crate::clock::SystemClock;
 use crate::config::settings::{Every, Subject, Unseated};
 use crate::model::time::Timestamp;
 use crate::privacy::record::{Body, TreatmentId};
@@ -39,6 +40,10 @@ struct Server {
     stumbles_over: Option<String>,
     /// Cannot read a batch in which a url contains this.
     chokes_on: Option<String>,
+    /// The same, for any of these urls.
+    chokes_on_any: BTreeSet<String>,
+    /// How long each answer takes.
+    latency: Duration,
 }
 
 enum Script {
@@ -62,7 +67,7 @@ impl Server {
         if any(&self.stumbles_over) {
             return answer(500, "");
         }
-        if any(&self.chokes_on) {
+        if any(&self.chokes_on) || entries.iter().any(|it| self.chokes_on_any.contains(&url(it))) {
             return answer(400, &outcome("structure", "").to_string());
         }
         let answers: Vec<Value> = entries.iter().map(|entry| json!({"response": self.take(entry)})).collect();
@@ -113,18 +118,22 @@ fn outcome(code: &str, words: &str) -> Value {
 }
 
 fn answer(status: u16, body: &str) -> Answer {
-    Answer { status, retry_after: None, body: body.as_bytes().to_vec() }
+    Answer { status, body: body.as_bytes().to_vec(), ..Answer::default() }
 }
 
 impl Post for Server {
     async fn post(&mut self, bundle: Vec<u8>) -> Result<Answer, LinkFault> {
+        if !self.latency.is_zero() {
+            tokio::time::sleep(self.latency).await;
+        }
         let bundle: Value = serde_json::from_slice(&bundle).unwrap();
         assert_eq!((&bundle["resourceType"], &bundle["type"]), (&json!("Bundle"), &json!("batch")));
         self.requests.push(bundle["entry"].as_array().unwrap().iter().map(url).collect());
         match self.script.pop_front() {
             None => Ok(self.behave(&bundle)),
             Some(Script::Reply(status, retry_after, body)) => {
-                Ok(Answer { status, retry_after: retry_after.map(str::to_owned), body: body.into_bytes() })
+                let retry_after = retry_after.map(str::to_owned);
+                Ok(Answer { status, retry_after, body: body.into_bytes(), hangs_up: false })
             }
             Some(Script::Short(count)) => {
                 let mut answer = self.behave(&bundle);
@@ -180,6 +189,26 @@ const DONE: Verdict = done(1);
 
 const fn done(parts: u32) -> Verdict {
     Verdict::Delivered { parts, refused_parts: Vec::new() }
+}
+
+/// What becomes of a batch once its refusals are believed: a hundred good answers later.
+async fn believed(writer: &mut Writer<Server>, batch: &[Stored]) -> Delivery {
+    let mut delivery = writer.deliver(batch).await;
+    assert_eq!(delivery.next, Next::Continue);
+    let is_open = |stored: &&Stored| {
+        let of_it = delivery.verdicts.iter().filter(|(it, _)| *it == stored.sequence);
+        of_it.clone().all(|(_, verdict)| matches!(verdict, Verdict::Retry { .. }))
+    };
+    let again: Vec<Stored> = batch.iter().filter(is_open).cloned().collect();
+    assert!(!again.is_empty(), "no refusal is believed at once");
+    let good = writer.deliver(&readings(10_000..10_100)).await;
+    assert!(good.verdicts.iter().all(|(_, verdict)| *verdict == DONE), "{good:?}");
+    let requests = writer.post.requests.len();
+    let second = writer.deliver(&again).await;
+    assert_eq!(writer.post.requests.len(), requests, "what is refused is not sent again");
+    delivery.verdicts.retain(|(_, verdict)| !matches!(verdict, Verdict::Retry { .. }));
+    delivery.verdicts.extend(second.verdicts);
+    delivery
 }
 
 fn verdicts(delivery: &Delivery) -> BTreeMap<u64, Verdict> {

@@ -1,6 +1,5 @@
 //! The sentences for clinic IT about what a receiver does with our resources.
 
-use super::parts::REFUSALS;
 use crate::spool::Reason;
 use crate::upstream::Trouble;
 use crate::upstream::fhir::r4::ResourceType;
@@ -21,12 +20,12 @@ pub(super) fn not_taken_back(reason: Reason) -> Trouble {
     }
 }
 
-pub(super) fn everything_refused(reason: Option<Reason>) -> Trouble {
-    let words = reason.map_or_else(String::new, |reason| format!(" ({})", words(reason)));
+pub(super) fn refusal_in_doubt() -> Trouble {
     Trouble {
-        code: "everything_refused",
-        what: format!("the receiver has refused the last {REFUSALS} resources and more{words}"),
-        remedy: "have it accept them, or change `resources` and `send`; everything is kept until then",
+        code: "refusal_in_doubt",
+        what: "the receiver refuses a record, and has answered too little since to tell whether it refuses everything"
+            .to_owned(),
+        remedy: "nothing to do if it ends; the record is kept until more was sent",
     }
 }
 

@@ -47,6 +47,7 @@ impl<P: Post> Writer<P> {
                     refused_parts.push(RefusedPart { part: number, reason: *reason });
                 }
                 Fate::Judged(Outcome::Conflict(reason)) if conflicts >= CONFLICTS => {
+                    self.courier.refusals.refused(*reason);
                     refused_parts.push(RefusedPart { part: number, reason: *reason });
                 }
                 Fate::Judged(Outcome::Again | Outcome::Conflict(_)) => again = true,

@@ -18,7 +18,7 @@ async fn a_batch_is_at_most_a_hundred_entries_and_smaller_where_the_server_says_
 #[tokio::test]
 async fn a_batch_the_server_cannot_read_is_halved_down_to_the_bad_entry() {
     let mut writer = seated_writer(Server { chokes_on: Some(url_of(5)), ..Server::default() });
-    let delivery = writer.deliver(&readings(0..16)).await;
+    let delivery = believed(&mut writer, &readings(0..16)).await;
     let all = verdicts(&delivery);
     let refused = Verdict::Refused { parts: 1, reason: Reason { status: 400, issue: Some("structure") } };
     assert_eq!(all[&5], refused);
@@ -53,12 +53,16 @@ async fn an_entry_the_server_stumbles_over_is_found_and_the_others_go_on() {
     let mut writer = seated_writer(Server::default());
     writer.deliver(&readings(0..1)).await;
     writer.post.stumbles_over = Some(url_of(9));
-    for _ in 0..4 {
+    let mut waits = 0;
+    let delivery = loop {
         let delivery = writer.deliver(&readings(1..17)).await;
-        assert_eq!(delivery.verdicts, []);
-        assert!(matches!(delivery.next, Next::Wait { .. }));
-    }
-    let delivery = writer.deliver(&readings(1..17)).await;
+        if delivery.next == Next::Continue {
+            break delivery;
+        }
+        waits += 1;
+        assert!(waits < 5, "it is found");
+    };
+    assert!(waits > 0, "one fault may be any");
     let all = verdicts(&delivery);
     assert!(matches!(all[&9], Verdict::Retry { .. }), "a fault is never a refusal");
     assert_eq!(all.values().filter(|verdict| **verdict == DONE).count(), 15);
@@ -93,4 +97,46 @@ async fn a_throttling_server_gets_fewer_at_a_time() {
     writer.deliver(&readings(100..400)).await;
     assert_eq!(sizes(&writer)[..3], [24, 34, 44], "and more again once it is at ease");
     assert_eq!(sizes(&writer).iter().max(), Some(&74));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_entry_costs_at_most_fifteen_requests_and_five_seconds_of_the_others() {
+    let latency = Duration::from_millis(300);
+    // Servers that refuse the whole batch for one entry, and servers that answer entry by entry.
+    for whole_batches in [true, false] {
+        for poisons in
+            [vec![0], vec![57], vec![99], vec![3, 4], vec![10, 50, 90], (40..48).collect::<Vec<u64>>()]
+        {
+            let mut writer = seated_writer(Server { latency, ..Server::default() });
+            writer.deliver(&readings(500..501)).await;
+            if whole_batches {
+                writer.post.chokes_on_any = poisons.iter().map(|it| url_of(*it)).collect();
+            } else {
+                writer.post.dislikes = poisons.iter().map(|it| (url_of(*it), 422, "invariant")).collect();
+            }
+            let clock = SystemClock::new(Timestamp::from_micros(0));
+            let before = writer.post.requests.len();
+            let all = verdicts(&writer.deliver(&readings(0..100)).await);
+            let extra = writer.post.requests.len() - before - 1;
+            assert!(extra <= 15 * poisons.len(), "{extra} for {poisons:?}");
+            let good =
+                |(sequence, verdict): &(&u64, &Verdict)| !poisons.contains(sequence) && **verdict == DONE;
+            assert_eq!(all.iter().filter(good).count(), 100 - poisons.len());
+            let delay = clock.tick().since(Tick::ZERO).saturating_sub(latency);
+            let bound = Duration::from_secs(5) * u32::try_from(poisons.len()).unwrap();
+            assert!(delay <= bound, "{delay:?} for {poisons:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_entry_the_server_stumbles_over_is_looked_for_once_others_went_through() {
+    let mut writer = seated_writer(Server::default());
+    writer.deliver(&readings(0..1)).await;
+    writer.post.stumbles_over = Some(url_of(9));
+    assert!(matches!(writer.deliver(&readings(1..17)).await.next, Next::Wait { .. }));
+    assert_eq!(writer.deliver(&readings(20..21)).await.verdicts.len(), 1, "the server is up");
+    let all = verdicts(&writer.deliver(&readings(1..17)).await);
+    assert!(matches!(all[&9], Verdict::Retry { .. }), "a fault is never a refusal");
+    assert_eq!(all.values().filter(|verdict| **verdict == DONE).count(), 15);
 }

@@ -50,7 +50,7 @@ impl Post for Moody {
                 self.said_yes.extend(urls.iter().cloned());
                 Ok(respond(&mut urls.iter().map(|_| "200".to_owned())))
             }
-            Whim::Bytes(status, body) => Ok(Answer { status, retry_after: None, body }),
+            Whim::Bytes(status, body) => Ok(Answer { status, body, ..Answer::default() }),
             Whim::Outcome(status) => Ok(answer(status, &outcome("processing", "").to_string())),
             Whim::Entries(statuses) => {
                 let yes = |status: &String| {

@@ -52,10 +52,10 @@ async fn a_receiver_that_never_finds_what_it_was_sent_is_believed_at_the_second_
     let refuse = || Script::Reply(200, None, refusing.to_string());
     let script = [behave(), behave(), behave(), refuse(), behave(), behave(), behave(), refuse()];
     let mut writer = seated_writer(Server { script: script.into(), ..Server::default() });
-    let delivery = writer.deliver(&readings(1..2)).await;
+    let delivery = believed(&mut writer, &readings(1..2)).await;
     let reason = Reason { status: 422, issue: Some("not-found") };
     assert_eq!(delivery.verdicts, [(Sequence(1), Verdict::Refused { parts: 1, reason })]);
-    assert_eq!(writer.post.requests.len(), 8);
+    assert_eq!(writer.post.requests.len(), 8 + 1, "and the good ones after it");
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn a_refused_machine_pauses_and_a_refused_treatment_costs_only_itself() {
     let mut writer = writer(&Site::default(), Arc::new(bindings), server);
     let good = stored(2, Some(other), Body::Values(vec![number("venous_pressure", "142")]));
     let started = stored(3, Some(TREATMENT), Body::TreatmentStarted);
-    let delivery = writer.deliver(&[reading(1), good, started]).await;
+    let delivery = believed(&mut writer, &[reading(1), good, started]).await;
     let reason = Reason { status: 422, issue: Some("invariant") };
     assert_eq!(
         verdicts(&delivery),

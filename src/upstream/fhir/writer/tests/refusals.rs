@@ -18,7 +18,7 @@ async fn one_refused_entry_delays_no_other() {
     let mut writer = seated_writer(server);
     let two = Body::Values(vec![number("venous_pressure", "1"), number("arterial_pressure", "2")]);
     let batch = [reading(1), reading(2), stored(3, Some(TREATMENT), two)];
-    let delivery = writer.deliver(&batch).await;
+    let delivery = believed(&mut writer, &batch).await;
     let reason = Reason { status: 422, issue: Some("invariant") };
     assert_eq!(
         verdicts(&delivery),
@@ -37,7 +37,7 @@ async fn a_record_with_one_refused_part_is_delivered_and_says_so() {
     };
     let bad = rendering.parts[1].resource.id().to_owned();
     let mut writer = seated_writer(Server { dislikes: vec![(bad, 400, "value")], ..Server::default() });
-    let delivery = writer.deliver(&[record]).await;
+    let delivery = believed(&mut writer, &[record]).await;
     let reason = Reason { status: 400, issue: Some("value") };
     let refused_parts = vec![RefusedPart { part: 1, reason }];
     assert_eq!(delivery.verdicts, [(Sequence(3), Verdict::Delivered { parts: 1, refused_parts })]);
@@ -104,18 +104,61 @@ async fn a_receiver_that_takes_no_ids_of_ours_pauses() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_refuses_everything_pauses_before_it_costs_the_ward_its_records() {
+async fn a_receiver_that_refuses_everything_pauses_and_costs_the_ward_no_record() {
+    for whole_batches in [false, true] {
+        let mut writer = seated_writer(Server::default());
+        if whole_batches {
+            writer.deliver(&readings(500..501)).await;
+            writer.post.chokes_on = Some("Observation/".to_owned());
+        } else {
+            writer.post.dislikes = vec![("Observation/".to_owned(), 422, "invariant")];
+        }
+        let mut costs = Vec::new();
+        // A record at a time, a few, and many: whatever is leased, nothing is given up.
+        for batch in [0..1, 0..1, 0..20, 20..40, 40..64, 0..64, 64..65, 64..65, 65..66] {
+            let before = writer.post.requests.len();
+            let delivery = writer.deliver(&readings(batch)).await;
+            let given_up = |it: &Verdict| !matches!(it, Verdict::Retry { .. });
+            assert!(!delivery.verdicts.iter().any(|(_, it)| given_up(it)), "{delivery:?}");
+            costs.push(writer.post.requests.len() - before);
+            if let Next::Pause(trouble) = &delivery.next {
+                assert_eq!(trouble.code, "mostly_refused");
+            }
+        }
+        let delivery = writer.deliver(&readings(66..67)).await;
+        assert!(matches!(delivery.next, Next::Pause(_)), "one more record shows that nothing has changed");
+        assert!(costs.last() == Some(&1), "and costs one request: {costs:?}");
+        (writer.post.dislikes, writer.post.chokes_on) = (Vec::new(), None);
+        assert_eq!(verdicts(&writer.deliver(&readings(66..67)).await), BTreeMap::from([(66, DONE)]));
+        let all = verdicts(&writer.deliver(&readings(0..66)).await);
+        assert!(all.len() == 66 && all.values().all(|it| *it == DONE), "it is mended, and gets everything");
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_is_mended_for_most_but_not_all_gets_most_and_refuses_the_rest() {
     let mut writer = seated_writer(Server::default());
     writer.post.dislikes = vec![("Observation/".to_owned(), 422, "invariant")];
-    let first = writer.deliver(&readings(0..32)).await;
-    assert_eq!(first.verdicts.len(), 32, "these may have been bad");
-    for _ in 0..3 {
-        let delivery = writer.deliver(&readings(32..64)).await;
-        assert_eq!(delivery.verdicts, []);
-        assert!(matches!(&delivery.next, Next::Pause(trouble) if trouble.code == "everything_refused"));
+    assert!(matches!(writer.deliver(&readings(0..64)).await.next, Next::Pause(_)));
+    writer.post.dislikes = vec![(url_of(7), 422, "invariant")];
+    let delivery = believed(&mut writer, &readings(0..64)).await;
+    let all = verdicts(&delivery);
+    assert!(matches!(all[&7], Verdict::Refused { .. }));
+    assert_eq!(all.values().filter(|it| **it == DONE).count(), 63);
+}
+
+#[tokio::test]
+async fn conflicts_that_never_end_everywhere_cost_no_record_either() {
+    let mut writer = seated_writer(Server::default());
+    writer.deliver(&readings(500..501)).await;
+    writer.post.dislikes = vec![("Observation/".to_owned(), 409, "conflict")];
+    let mut paused = 0;
+    for _ in 0..12 {
+        let delivery = writer.deliver(&readings(0..64)).await;
+        assert!(delivery.verdicts.iter().all(|(_, it)| matches!(it, Verdict::Retry { .. })), "{delivery:?}");
+        paused += u32::from(matches!(delivery.next, Next::Pause(_)));
     }
-    writer.post.dislikes.clear();
-    assert_eq!(writer.deliver(&readings(32..64)).await.verdicts.len(), 32);
+    assert!(paused > 0);
 }
 
 #[tokio::test]
@@ -127,7 +170,7 @@ async fn a_conflict_counts_only_in_a_row() {
         let delivery = writer.deliver(&readings(1..2)).await;
         assert!(matches!(delivery.verdicts[0].1, Verdict::Retry { .. }), "{status}: {delivery:?}");
     }
-    let delivery = writer.deliver(&readings(1..2)).await;
+    let delivery = believed(&mut writer, &readings(1..2)).await;
     assert!(matches!(delivery.verdicts[0].1, Verdict::Refused { .. }), "{delivery:?}");
 }
 
@@ -152,5 +195,6 @@ async fn a_conflict_that_never_ends_is_a_refusal_at_the_third_time() {
         assert!(matches!(writer.deliver(&readings(1..2)).await.verdicts[0].1, Verdict::Retry { .. }));
     }
     let reason = Reason { status: 409, issue: Some("conflict") };
-    assert_eq!(writer.deliver(&readings(1..2)).await.verdicts[0].1, Verdict::Refused { parts: 1, reason });
+    let refused = believed(&mut writer, &readings(1..2)).await;
+    assert_eq!(refused.verdicts[0].1, Verdict::Refused { parts: 1, reason });
 }
