@@ -248,6 +248,9 @@ fn upstreams(snapshot: &Snapshot) -> String {
             let word = if trouble.paused { "PAUSED" } else { "waiting" };
             let _ = writeln!(text, "    {word}: {}", trouble.text);
         }
+        for notice in &upstream.sending.notices {
+            let _ = writeln!(text, "    soon: {notice}");
+        }
         if upstream.held > 0 {
             let _ = writeln!(text, "    held records wait for a patient: `chairside seat CHAIR`");
         }

@@ -293,6 +293,24 @@ pub struct UpstreamState {
     pub last_success: Option<Moment>,
     /// What keeps it from taking records, and what to do.
     pub trouble: Option<Stopped>,
+    /// How it is sent to just now.
+    #[serde(default)]
+    pub sending: Sending,
+}
+
+/// How an upstream is sent to just now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sending {
+    /// Records at a time.
+    pub records: usize,
+    /// Resources in one request.
+    pub resources: usize,
+    /// Whether requests go out in gzip.
+    pub gzip: bool,
+    /// When our own certificate ends.
+    pub certificate_until: Option<Moment>,
+    /// What a person should see to before it stops anything.
+    pub notices: Vec<String>,
 }
 
 /// Why an upstream takes nothing just now.
@@ -316,6 +334,13 @@ impl UpstreamState {
             text: trouble.to_string(),
             paused,
         });
+        self.sending = Sending {
+            records: state.records,
+            resources: state.wire.entries,
+            gzip: state.wire.gzip,
+            certificate_until: state.wire.certificate_until.map(Moment::from),
+            notices: state.wire.notices.iter().map(ToString::to_string).collect(),
+        };
     }
 }
 
@@ -339,6 +364,7 @@ impl UpstreamState {
             resources: 0,
             last_success: None,
             trouble: None,
+            sending: Sending::default(),
         }
     }
 }
