@@ -15,7 +15,7 @@ use crate::spool::{Counts, Sequence, StoreId, Stored};
 use crate::upstream::fhir::testing::{Bindings, Site, TREATMENT, number, origin};
 use crate::upstream::fhir::testing::{StilledUpstream, Stillness};
 use crate::upstream::forward::{Condition, State, forward};
-use crate::upstream::{Delivery, Upstream};
+use crate::upstream::{Delivery, Upstream, Wire};
 use chairside_drivers::kit::time::Tick;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -265,11 +265,11 @@ impl Ward {
 
     /// Lets an hour pass at most.
     async fn until_delivered(&self, records: u64) {
-        for _ in 0..7200 {
+        for _ in 0..1440 {
             if self.counts().await.delivered == records {
                 return;
             }
-            sleep(Duration::from_millis(500)).await;
+            sleep(Duration::from_millis(2500)).await;
         }
         panic!("never delivered: {:?}, {:?}", self.counts().await, *self.state.borrow());
     }
@@ -285,6 +285,9 @@ impl Upstream for StilledUpstream {
     }
     async fn correct(&mut self, _: Correction, _: &[Stored]) -> Delivery {
         Delivery::default()
+    }
+    fn tend(&mut self) -> Wire {
+        self.tend_stilled()
     }
 }
 

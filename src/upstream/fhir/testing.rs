@@ -18,7 +18,7 @@ use crate::privacy::record::{Body, Record, Revision, TreatmentId};
 use crate::privacy::{Pseudonym, TreatmentStory};
 use crate::spool::{Sequence, StoreId, Stored};
 use crate::upstream::tls::LinkFault;
-use crate::upstream::{Delivery, Identities};
+use crate::upstream::{Delivery, Identities, Wire};
 use chairside_drivers::kit::decimal::Decimal;
 use chairside_drivers::kit::driver::ModelId;
 use chairside_drivers::kit::time::Tick;
@@ -235,6 +235,10 @@ impl StilledUpstream {
         let post = StilledLink { link, stillness };
         let writer = Writer::new(site.encoder(), Arc::new(bindings), clock, post);
         Self { name: site.upstream.name.clone(), writer }
+    }
+
+    pub(crate) fn tend_stilled(&mut self) -> Wire {
+        self.writer.post.link.tend()
     }
 
     pub(crate) async fn deliver_stilled(&mut self, batch: &[Stored]) -> Delivery {
