@@ -51,3 +51,6 @@ cargo bench --quiet --locked --bench memory 2>/dev/null
 
 echo "== half an hour of outage (three days: cargo bench --bench outage -- --hours 72 --machines 30)"
 cargo bench --quiet --locked --bench outage 2>/dev/null
+
+echo "== drain"
+cargo bench --quiet --locked --bench drain 2>/dev/null
