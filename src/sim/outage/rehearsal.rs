@@ -2,8 +2,8 @@
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::settings::{
-    ChairSettings, Environment, FhirSettings, GatewaySettings, KeySource, MinTls, ResourceKind, SendPolicy,
-    Settings, Subject, UpstreamKind, UpstreamSettings,
+    ChairSettings, Compress, Environment, FhirSettings, GatewaySettings, KeySource, MinTls, ResourceKind,
+    SendPolicy, Settings, Subject, UpstreamKind, UpstreamSettings,
 };
 use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
@@ -532,6 +532,7 @@ fn upstream(cast: &Cast, stage: &Stage, url: &str, ca: &Path, own: &Files) -> Up
                 ResourceKind::Procedure,
             ],
             environment: Environment::Test,
+            compress: Compress::Auto,
         }),
         ca: ca.to_owned(),
         certificate: own.certificate.clone(),
