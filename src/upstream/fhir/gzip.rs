@@ -90,7 +90,7 @@ pub(super) fn pack(body: &[u8]) -> Option<Vec<u8>> {
     encoder.finish().ok()
 }
 
-/// Measured with `tests/bench/drain`: what a higher level saves is not worth its time.
+/// A low level: the bodies repeat themselves, and the time is better spent on the next batch.
 const LEVEL: Compression = Compression::new(3);
 
 #[cfg(test)]
