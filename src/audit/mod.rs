@@ -107,6 +107,15 @@ pub enum Entry<'a> {
         /// A stable word for what came of it.
         outcome: &'static str,
     },
+    /// Somebody looked into the spool, or did something with what was refused.
+    Spool {
+        /// Who asked.
+        caller: Caller,
+        /// What was done.
+        act: &'static str,
+        /// With what: names, numbers and times alone.
+        about: Value,
+    },
     /// Something asked for was refused.
     Denied {
         /// Who asked.
@@ -206,6 +215,9 @@ fn fields(entry: &Entry<'_>) -> Value {
             "event": act, "uid": caller.uid, "chair": chair, "outcome": outcome,
             "treatment": treatment.map(|treatment| hex(treatment.as_bytes())),
         }),
+        Entry::Spool { caller, act, about } => {
+            json!({ "event": act, "uid": caller.uid, "about": about })
+        }
         Entry::Denied { caller, act, why } => {
             json!({ "event": "denied", "uid": caller.uid, "act": act, "why": why })
         }

@@ -28,7 +28,9 @@ pub(super) fn run(args: StatusArgs) -> Exit {
             },
             Ok(Answer::Status { status }) => super::print(page(&status).trim_end()),
             Ok(Answer::Refused { why, .. }) => super::complain(&why, Exit::NotReady),
-            Ok(Answer::Done { .. }) => super::complain("the gateway answered something else", Exit::Fault),
+            Ok(Answer::Done { .. } | Answer::Spool { .. }) => {
+                super::complain("the gateway answered something else", Exit::Fault)
+            }
             Err(refusal) => super::complain(&crate::telemetry::chain(&refusal), refusal.exit()),
         }
     })

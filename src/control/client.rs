@@ -1,5 +1,6 @@
 //! The command's side of the control socket.
 
+use super::spool::Ask;
 use super::{Answer, Correct, Hidden, MAX_ANSWER, Wire};
 use crate::exit::Exit;
 use std::io;
@@ -88,6 +89,14 @@ pub async fn seat(
 /// [`AskError`] when the daemon cannot be asked.
 pub async fn unseat(socket: &Path, chair: &str) -> Result<Answer, AskError> {
     ask(socket, &Wire::Unseat { chair: chair.to_owned() }).await
+}
+
+/// Asks something about the spool.
+///
+/// # Errors
+/// [`AskError`] when the daemon cannot be asked.
+pub async fn spool(socket: &Path, question: Ask) -> Result<Answer, AskError> {
+    ask(socket, &Wire::Spool { ask: question }).await
 }
 
 async fn ask(socket: &Path, request: &Wire) -> Result<Answer, AskError> {

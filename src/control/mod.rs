@@ -6,10 +6,12 @@
 
 pub mod client;
 pub mod server;
+pub mod spool;
 
 use crate::status::Snapshot;
 use chairside_drivers::kit::sensitive::Sensitive;
 use serde::{Deserialize, Serialize};
+use spool::{Ask, Told};
 use zeroize::Zeroizing;
 
 /// No request is longer than this many bytes.
@@ -37,6 +39,8 @@ pub enum Request {
         /// The chair as the caller wrote it; it may not exist.
         chair: String,
     },
+    /// Something about the spool.
+    Spool(Ask),
 }
 
 /// Whether a seat replaces a wrong one from the treatment's start.
@@ -62,6 +66,11 @@ pub enum Answer {
     Status {
         /// The board.
         status: Box<Snapshot>,
+    },
+    /// What was asked about the spool.
+    Spool {
+        /// The answer.
+        told: Box<Told>,
     },
     /// It is not done.
     Refused {
@@ -110,6 +119,7 @@ enum Wire {
     Seat { chair: String, record_number: Hidden },
     Correct { chair: String, record_number: Hidden },
     Unseat { chair: String },
+    Spool { ask: Ask },
 }
 
 /// Text that is wiped when it is dropped, on its way through JSON.
@@ -139,6 +149,7 @@ impl Request {
             Wire::Seat { chair, record_number } => seat(chair, record_number, Correct::No),
             Wire::Correct { chair, record_number } => seat(chair, record_number, Correct::Yes),
             Wire::Unseat { chair } => Self::Unseat { chair },
+            Wire::Spool { ask } => Self::Spool(ask),
         })
     }
 
@@ -150,6 +161,7 @@ impl Request {
             Self::Seat { correct: Correct::No, .. } => "seat",
             Self::Seat { correct: Correct::Yes, .. } => "correct",
             Self::Unseat { .. } => "unseat",
+            Self::Spool(ask) => ask.word(),
         }
     }
 }

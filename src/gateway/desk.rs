@@ -1,5 +1,7 @@
 //! Answers what commands ask over the control socket, and keeps the audit record of it.
 
+mod spool;
+
 use super::chair::Shared;
 use super::seating::{self, Act, SeatRequest};
 use crate::audit::{Audit, Caller, Entry};
@@ -35,6 +37,7 @@ impl Desk for FrontDesk {
                 self.seat(caller, act, &chair, Act::Seat { record_number, correct, keep_delivered }).await
             }
             Request::Unseat { chair } => self.seat(caller, act, &chair, Act::Unseat).await,
+            Request::Spool(ask) => self.spool(caller, ask).await,
         }
     }
 }

@@ -213,7 +213,9 @@ impl<L: FnMut(&View) + Send> Director<'_, L> {
                     let refused = match client::seat(&socket, &chair, number, Correct::No).await {
                         Ok(Answer::Done { .. }) => return None,
                         Ok(Answer::Refused { why, .. }) => why,
-                        Ok(Answer::Status { .. }) => "the gateway answered something else".to_owned(),
+                        Ok(Answer::Status { .. } | Answer::Spool { .. }) => {
+                            "the gateway answered something else".to_owned()
+                        }
                         Err(error) => error.to_string(),
                     };
                     Some(format!("{chair}: nobody could be seated: {refused}"))

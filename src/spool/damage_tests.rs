@@ -339,24 +339,24 @@ fn a_newer_format_is_refused_and_nothing_is_touched() {
     fs::write(&path, &bytes).unwrap();
     assert!(matches!(home.try_open(Options::new(u64::MAX)), Err(SpoolError::Format { found: 2, .. })));
     assert_eq!(fs::read(&path).unwrap(), bytes);
-    assert!(matches!(verify(home.path(), &*home.keys), Err(SpoolError::Format { .. })));
+    assert!(matches!(verify(home.path(), &*home.keys, &mut |_, _| {}), Err(SpoolError::Format { .. })));
 }
 
 #[test]
 fn a_check_of_a_stopped_spool_finds_what_is_missing_and_changes_nothing() {
     let home = Home::filled();
-    let check = verify(home.path(), &*home.keys).unwrap();
+    let check = verify(home.path(), &*home.keys, &mut |_, _| {}).unwrap();
     assert!(check.holds() && check.closed);
     assert_eq!((check.last, check.volumes.len()), (120, 3));
     let path = home.volume(3).join("db");
     let whole = fs::read(&path).unwrap();
     fs::write(&path, &whole[..whole.len() / 4]).unwrap();
-    let check = verify(home.path(), &*home.keys).unwrap();
+    let check = verify(home.path(), &*home.keys, &mut |_, _| {}).unwrap();
     assert!(!check.holds());
     assert!(check.volumes[2].found < check.volumes[2].expected);
     assert_eq!(fs::read(&path).unwrap(), whole[..whole.len() / 4]);
     let _running = home.open();
-    assert!(matches!(verify(home.path(), &*home.keys), Err(SpoolError::Busy(_))));
+    assert!(matches!(verify(home.path(), &*home.keys, &mut |_, _| {}), Err(SpoolError::Busy(_))));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! to files of our own, a new one at each start: what a crash cut off is never written behind, and nothing in a
 //! file is ever changed. The last entry about a record counts.
 
+use crate::disk::{Start, Written};
 use crate::model::name::UpstreamName;
 use crate::privacy::keyring::KeyId;
 use crate::spool::disk::{Disk, refusal};
@@ -11,9 +12,9 @@ use crate::spool::frame::Header;
 use crate::spool::letter::{Entry, Found, Letter, next, read};
 use crate::spool::{Sequence, SpoolError};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 const FOLDER: &str = "dead";
@@ -43,7 +44,7 @@ pub(crate) struct DeadLetters {
 
 struct Writing {
     number: u64,
-    file: File,
+    file: Written,
 }
 
 /// Where the last letter about a record is.
@@ -158,7 +159,7 @@ impl DeadLetters {
         let forms: Vec<Vec<u8>> = entries.iter().map(Entry::bytes).collect();
         // A file that failed is left alone: the next letter starts another one.
         self.disk.act("write dead letters", || writing.file.write_all(&forms.concat()))?;
-        self.disk.sync("sync dead letters", &writing.file)?;
+        self.disk.act("sync dead letters", || writing.file.sync())?;
         let mut offset = self.files.get(&writing.number).copied().unwrap_or(0);
         for (entry, form) in entries.into_iter().zip(forms) {
             match entry {
@@ -180,8 +181,7 @@ impl DeadLetters {
         }
         let number = self.next_file;
         self.next_file = number.saturating_add(1);
-        let make = || OpenOptions::new().append(true).create_new(true).mode(0o600).open(self.path(number));
-        let file = self.disk.act(act, make)?;
+        let file = self.disk.act(act, || self.disk.own().open(&self.path(number), Start::New))?;
         self.files.insert(number, 0);
         self.disk.sync_folder(act, &self.folder)?;
         Ok(Writing { number, file })
@@ -297,8 +297,8 @@ impl DeadLetters {
             // What cannot be read is left for whoever wants to look at it.
             let aside = self.damaged.remove(&number).map(|_| path.with_extension("damaged"));
             self.disk.act(act, || match &aside {
-                Some(aside) => fs::rename(&path, aside),
-                None => fs::remove_file(&path),
+                Some(aside) => self.disk.own().rename(&path, aside),
+                None => self.disk.own().remove(&path),
             })?;
             self.files.remove(&number);
         }

@@ -5,7 +5,7 @@ use crate::model::time::Timestamp;
 use crate::privacy::record::{Record, TreatmentId};
 use crate::spool::slots::Left;
 use crate::spool::space::{Level, Space};
-use crate::spool::tools::{Place, Replayed, SpoolTools, Wanted};
+use crate::spool::tools::SpoolTools;
 use crate::spool::{
     BatchLimit, Lane, Pruned, Retention, Sequence, Spool, SpoolError, SpoolStatus, Stored, Verdict,
 };
@@ -184,19 +184,9 @@ impl SpoolHandle {
         self.calls.call(|spool| act(spool.tools())).await
     }
 
-    /// See [`SpoolTools::replay`]; wakes the forwarders.
-    ///
-    /// # Errors
-    /// [`SpoolError`] when the settlement store cannot be written.
-    pub async fn replay(
-        &self,
-        wanted: Wanted,
-        after: Option<Place>,
-        limit: usize,
-    ) -> Result<Replayed, SpoolError> {
-        let replayed = self.tools(move |spool| spool.replay(&wanted, after.as_ref(), limit)).await?;
+    /// Says that something can be leased again.
+    pub fn wake(&self) {
         self.news.send_modify(|count| *count += 1);
-        Ok(replayed)
     }
 
     /// See [`Spool::prune`].

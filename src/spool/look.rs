@@ -6,7 +6,7 @@ use crate::spool::dead::DeadLetters;
 use crate::spool::frame::{FrameFault, Header, Opener};
 use crate::spool::letter::Letter;
 use crate::spool::manifest::VolumeEntry;
-use crate::spool::tools::{Content, DeadLetter, Found, Letters, Place, Seen, Standing, Wanted};
+use crate::spool::tools::{Content, DeadLetter, Found, Letters, Page, Place, Seen, Standing, Wanted};
 use crate::spool::{Sequence, SpoolError, StoreId};
 use std::sync::Arc;
 
@@ -21,15 +21,14 @@ pub(super) trait Shelves {
     fn standings(&self, sequence: Sequence) -> Vec<(UpstreamName, Standing)>;
 }
 
-pub(super) fn look(
-    shelves: &mut impl Shelves,
-    after: Sequence,
-    limit: usize,
-) -> Result<Vec<Seen>, SpoolError> {
+pub(super) fn look(shelves: &mut impl Shelves, after: Sequence, limit: usize) -> Result<Page, SpoolError> {
     let from = after.0.saturating_add(1);
     let behind = shelves.volumes().iter().filter(|volume| volume.last >= from);
-    let wanted: Vec<_> =
-        behind.flat_map(|volume| volume.first.max(from)..=volume.last).take(limit).map(Sequence).collect();
+    let wanted = behind.flat_map(|volume| volume.first.max(from)..=volume.last).map(Sequence);
+    let mut wanted: Vec<_> = wanted.take(limit.saturating_add(1)).collect();
+    let more = wanted.len() > limit;
+    wanted.truncate(limit);
+    let next = more.then(|| wanted.last().copied()).flatten();
     let frames = shelves.frames_of(&wanted)?;
     let keys = shelves.keys();
     let mut opener = Opener::new(&*keys);
@@ -37,7 +36,7 @@ pub(super) fn look(
         let store = store_of(shelves.volumes(), sequence);
         Seen { sequence, content: content(&mut opener, frame.as_deref(), sequence, store) }
     });
-    Ok(seen.collect())
+    Ok(Page { seen: seen.collect(), next })
 }
 
 pub(super) fn find(shelves: &mut impl Shelves, sequence: Sequence) -> Result<Option<Found>, SpoolError> {

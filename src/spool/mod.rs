@@ -9,6 +9,7 @@ mod eviction;
 pub mod frame;
 mod guard;
 pub mod handle;
+pub mod inspect;
 mod ledger;
 pub mod letter;
 mod lock;
@@ -32,6 +33,7 @@ pub mod slots;
 pub mod space;
 #[cfg(test)]
 mod space_tests;
+pub mod stopped;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;

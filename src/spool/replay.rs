@@ -10,7 +10,7 @@ use crate::spool::look::{self, Shelves};
 use crate::spool::manifest::VolumeEntry;
 use crate::spool::store::SledSpool;
 use crate::spool::tools::{
-    Content, Discarded, Found, Letters, Look, Place, Replayed, Seen, SpoolTools, Standing, Wanted,
+    Content, Discarded, Found, Letters, Look, Page, Place, Replayed, SpoolTools, Standing, Wanted,
 };
 use crate::spool::{Sequence, SpoolError, Verdict};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl Shelves for SledSpool {
 }
 
 impl Look for SledSpool {
-    fn look(&mut self, after: Sequence, limit: usize) -> Result<Vec<Seen>, SpoolError> {
+    fn look(&mut self, after: Sequence, limit: usize) -> Result<Page, SpoolError> {
         look::look(self, after, limit)
     }
 

@@ -11,11 +11,11 @@ use std::collections::BTreeSet;
 
 /// The questions that change nothing.
 pub trait Look {
-    /// The records behind `after`, oldest first, not more than `limit`. None when there is nothing behind it.
+    /// The records behind `after`, oldest first. Looks at not more than `limit` of them.
     ///
     /// # Errors
     /// [`SpoolError`] when the store cannot be read.
-    fn look(&mut self, after: Sequence, limit: usize) -> Result<Vec<Seen>, SpoolError>;
+    fn look(&mut self, after: Sequence, limit: usize) -> Result<Page, SpoolError>;
     /// One record, and where it stands at each upstream. `None`: it is in no volume and in no dead letter.
     ///
     /// # Errors
@@ -64,6 +64,15 @@ pub trait SpoolTools: Look {
 
 /// A dead letter's place in the order of all of them.
 pub type Place = (UpstreamName, Sequence);
+
+/// Records as they were found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// In the order of their numbers.
+    pub seen: Vec<Seen>,
+    /// The number to look behind for more; `None`: there are no more.
+    pub next: Option<Sequence>,
+}
 
 /// One record as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,18 +1,14 @@
 //! Holds the spool of a stopped gateway against its manifest, and changes nothing.
 
 use crate::privacy::keyring::DataKeys;
+use crate::spool::SpoolError;
 use crate::spool::dead::DeadLetters;
-use crate::spool::disk::{Disk, free, refusal, used};
+use crate::spool::disk::Disk;
 use crate::spool::frame::Opener;
 use crate::spool::lock::Lock;
-use crate::spool::manifest::{Found, VolumeEntry, read};
+use crate::spool::manifest::{Found, read};
 use crate::spool::opening::volume_folders;
 use crate::spool::scan::{Index, Tail};
-use crate::spool::settlement::Settlement;
-use crate::spool::space::Space;
-use crate::spool::volume::files;
-use crate::spool::{Sequence, SpoolError, SpoolStatus, slots};
-use std::fs;
 use std::path::Path;
 
 /// What was found.
@@ -58,63 +54,15 @@ impl Verification {
     }
 }
 
-/// What the spool of a stopped gateway holds. Records are counted by the manifest, not looked at; the capture times of the
-/// oldest ones are not known.
-///
-/// # Errors
-/// `Busy` while a gateway runs, `Format`, `Permission`, `Disk`, and `Engine` without a manifest.
-pub fn inspect(home: &Path, max_bytes: u64) -> Result<SpoolStatus, SpoolError> {
-    let act = "look at the spool";
-    let _lock = Lock::take(home)?;
-    let contents = match read(home)? {
-        Found::Manifest(contents, _) => contents,
-        Found::Nothing if volume_folders(home)?.is_empty() => return Ok(SpoolStatus::default()),
-        Found::Nothing | Found::Damaged => {
-            return Err(SpoolError::Engine {
-                act,
-                why: "the manifest is lost; the next start makes it anew",
-            });
-        }
-    };
-    // Opening a database writes to it, so a copy is opened.
-    let copy = tempfile::tempdir().map_err(|source| refusal(act, source))?;
-    copy_files(home, copy.path()).map_err(|source| refusal(act, source))?;
-    let names: Vec<_> = contents.upstreams.iter().map(|entry| entry.name.clone()).collect();
-    let disk = Disk::default();
-    let settlement = Settlement::open(copy.path(), &disk, &contents.upstreams, &names, contents.last)?;
-    let held = |volume: &VolumeEntry| volume.set_aside.unwrap_or_else(|| volume.records());
-    let bytes = used(home);
-    let free = free(home).map_err(|source| refusal(act, source))?;
-    Ok(SpoolStatus {
-        last: contents.last,
-        records: contents.volumes.iter().map(held).sum(),
-        bytes,
-        space: Space::of(bytes, max_bytes, free),
-        volumes: u32::try_from(contents.volumes.len()).unwrap_or(u32::MAX),
-        set_aside: contents.set_aside(),
-        slots: slots::load(home, Sequence(contents.last)).map(|slots| slots.shown()).unwrap_or_default(),
-        upstreams: settlement.ledgers().map(|(name, ledger)| (name.clone(), ledger.counts())).collect(),
-    })
-}
-
-fn copy_files(home: &Path, copy: &Path) -> std::io::Result<()> {
-    let store = home.join("settlement");
-    if !store.is_dir() {
-        return Ok(());
-    }
-    for path in files(&store)? {
-        let target = copy.join(path.strip_prefix(home).unwrap_or(&path));
-        target.parent().map_or(Ok(()), fs::create_dir_all)?;
-        fs::copy(&path, &target)?;
-    }
-    Ok(())
-}
-
-/// Authenticates every frame of the spool in this folder.
+/// Authenticates every frame of the spool in this folder. `progress` hears how many volumes are done, and of how many.
 ///
 /// # Errors
 /// `Busy` while a gateway runs, `Format`, `Permission`, `Disk`.
-pub fn verify(home: &Path, keys: &dyn DataKeys) -> Result<Verification, SpoolError> {
+pub fn verify(
+    home: &Path,
+    keys: &dyn DataKeys,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Verification, SpoolError> {
     let _lock = Lock::take(home)?;
     let folders = volume_folders(home)?;
     let dead = DeadLetters::open(home, &Disk::default())?;
@@ -131,7 +79,8 @@ pub fn verify(home: &Path, keys: &dyn DataKeys) -> Result<Verification, SpoolErr
     };
     let newest = contents.volumes.last().map_or(0, |volume| volume.number);
     let mut checks = Vec::with_capacity(contents.volumes.len());
-    for volume in &contents.volumes {
+    for (done, volume) in contents.volumes.iter().enumerate() {
+        progress(done, contents.volumes.len());
         let in_doubt = volume.number == newest && !contents.closed;
         let tail = if in_doubt { Tail::Adopt } else { Tail::Ignore };
         let mut opener = Opener::new(keys);

@@ -5,7 +5,8 @@ use crate::model::name::UpstreamName;
 use crate::privacy::record::{Record, TreatmentId};
 use crate::spool::letter::Refusal;
 use crate::spool::tools::{
-    Content, DeadLetter, Discarded, Found, Letters, Look, Place, Replayed, Seen, SpoolTools, Standing, Wanted,
+    Content, DeadLetter, Discarded, Found, Letters, Look, Page, Place, Replayed, Seen, SpoolTools, Standing,
+    Wanted,
 };
 use crate::spool::{Sequence, SpoolError, Stored, Verdict};
 use std::collections::BTreeSet;
@@ -65,9 +66,13 @@ impl MemorySpool {
 }
 
 impl Look for MemorySpool {
-    fn look(&mut self, after: Sequence, limit: usize) -> Result<Vec<Seen>, SpoolError> {
+    fn look(&mut self, after: Sequence, limit: usize) -> Result<Page, SpoolError> {
         let behind = self.records.range(after.0.saturating_add(1)..).map(|(number, _)| Sequence(*number));
-        Ok(behind.take(limit).map(|sequence| Seen { sequence, content: self.content(sequence) }).collect())
+        let behind: Vec<Sequence> = behind.take(limit.saturating_add(1)).collect();
+        let page = behind.get(..limit.min(behind.len())).unwrap_or_default();
+        let seen = page.iter().map(|sequence| Seen { sequence: *sequence, content: self.content(*sequence) });
+        let next = if behind.len() > limit { page.last().copied() } else { None };
+        Ok(Page { seen: seen.collect(), next })
     }
 
     fn find(&mut self, sequence: Sequence) -> Result<Option<Found>, SpoolError> {

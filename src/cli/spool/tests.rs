@@ -1,0 +1,202 @@
+use super::letters::{LettersArgs, ReplayArgs};
+use super::look::InspectArgs;
+use super::source::{Need, Source, home};
+use super::*;
+use crate::config::{self, Colours, Settings};
+use crate::control::spool::{Ask, Told as Answered};
+use crate::model::name::UpstreamName;
+use crate::model::time::Timestamp;
+use crate::privacy::keyring::{Absent, Keyring};
+use crate::spool::store::{Options, SledSpool};
+use crate::spool::testing::record;
+use crate::spool::{Reason, Sequence, Spool, Verdict};
+use clap::Parser;
+use serde_json::{Value, json};
+use std::fs;
+use std::sync::Arc;
+
+/// A stopped gateway: a configuration and a state folder with a spool of 20 records, 5 of them delivered and 2 refused.
+struct Clinic {
+    dir: tempfile::TempDir,
+    settings: Settings,
+}
+
+impl Clinic {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        fs::create_dir(&state).unwrap();
+        let text = format!(
+            "[gateway]\nname = \"test\"\nstate_dir = \"{state}\"\n\
+             [spool]\nmax_bytes = \"1 GiB\"\nkeep_delivered = \"3 days\"\n\
+             [keys]\nroot = {{ file = \"{state}/root.key\", created = true }}\n\
+             [[upstream]]\nname = \"ehr\"\nkind = \"fhir\"\nurl = \"https://ehr.example/fhir\"\nca = \"ca.pem\"\n\
+             certificate = \"gateway.pem\"\nkey = {{ file = \"gateway.key\" }}\n\
+             send = {{ every = \"poll\", settings = \"on change\", spot = \"on new\", alarms = \"on edge\" }}\n",
+            state = state.display()
+        );
+        let file = dir.path().join("gateway.toml");
+        fs::write(&file, text).unwrap();
+        let settings = config::load(&file).unwrap_or_else(|report| panic!("{}", report.render(Colours::Off)));
+        let clinic = Self { dir, settings };
+        let mut spool = clinic.open(Absent::Create);
+        spool.append(&(1..=20).map(record).collect::<Vec<_>>()).unwrap();
+        let verdict = |n| match n {
+            3 | 4 => Verdict::Refused { parts: 2, reason: Reason { status: 422, issue: Some("value") } },
+            _ => Verdict::Delivered { parts: 2, refused_parts: Vec::new() },
+        };
+        let verdicts: Vec<_> = (1..=7).map(|n| (Sequence(n), verdict(n))).collect();
+        spool.settle(&UpstreamName::new("ehr").unwrap(), &verdicts).unwrap();
+        spool.close().unwrap();
+        clinic
+    }
+
+    fn open(&self, absent: Absent) -> SledSpool {
+        let state = &self.settings.gateway.state_dir;
+        let keyring = Keyring::open(state, &self.settings.root_key, absent).unwrap();
+        let ehr = [UpstreamName::new("ehr").unwrap()];
+        let now = Timestamp::from_micros(0);
+        SledSpool::open(&home(&self.settings), Arc::new(keyring), &ehr, Options::new(1 << 30), now).unwrap()
+    }
+
+    fn run<T: clap::Args>(&self, words: &str, act: impl FnOnce(&T) -> Told) -> Told {
+        #[derive(Debug, clap::Parser)]
+        struct Line<T: clap::Args> {
+            #[command(flatten)]
+            args: T,
+        }
+        let file = self.dir.path().join("gateway.toml");
+        let line = ["x", "--config", file.to_str().unwrap()].into_iter().chain(words.split_whitespace());
+        act(&Line::<T>::try_parse_from(line).unwrap().args)
+    }
+
+    fn audit(&self) -> String {
+        fs::read_to_string(self.settings.gateway.state_dir.join("audit.jsonl")).unwrap_or_default()
+    }
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn a_whole_spool_is_complete_and_a_cut_one_is_not() {
+    let clinic = Clinic::new();
+    let (text, exit) = check::check_spool(&clinic.settings, false).unwrap();
+    assert_eq!(exit, Exit::Ok);
+    assert!(text.contains("volume-00000001: 20 of 20 records authenticate"), "{text}");
+    assert!(text.contains("complete up to record 20"), "{text}");
+    let db = home(&clinic.settings).join("volume-00000001/db");
+    let bytes = fs::read(&db).unwrap();
+    fs::write(&db, &bytes[..200]).unwrap();
+    let (text, exit) = check::check_spool(&clinic.settings, true).unwrap();
+    assert_eq!(exit, Exit::No);
+    let json = parsed(&text);
+    assert_eq!((&json["holds"], &json["volumes"][0]["found"]), (&json!(false), &json!(0)));
+}
+
+#[test]
+fn what_a_stopped_spool_holds_is_told_without_changing_it() {
+    let clinic = Clinic::new();
+    let store = home(&clinic.settings).join("settlement/db");
+    let before = fs::read(&store).unwrap();
+    let (text, exit) = clinic.run("--json", holdings::show).unwrap();
+    assert_eq!(exit, Exit::Ok);
+    let json = parsed(&text);
+    let ehr = &json["upstreams"][0];
+    assert_eq!((&json["records"], &ehr["waiting"], &ehr["refused"]), (&json!(20), &json!(13), &json!(2)));
+    let (text, _) = clinic.run("", holdings::show).unwrap();
+    assert!(
+        text.starts_with("20 records in 1 volumes; the last one is number 20 (the gateway is stopped)"),
+        "{text}"
+    );
+    assert!(text.contains("ehr: 5 delivered, 0 not wanted, 0 held, 13 waiting, 2 refused"), "{text}");
+    assert_eq!(fs::read(&store).unwrap(), before);
+    assert_eq!(clinic.audit(), "", "numbers alone are no access to records");
+}
+
+#[test]
+fn records_are_counted_and_one_is_shown_and_both_are_in_the_audit_record() {
+    let clinic = Clinic::new();
+    let (text, _) = clinic.run::<InspectArgs>("", look::inspect).unwrap();
+    assert!(
+        text.starts_with("20 records, number 1 to 20, captured 2027-01-01 00:00:01Z to 2027-01-01 00:00:20Z"),
+        "{text}"
+    );
+    assert!(text.contains("By chair\n  chair-1") && text.contains("By kind\n  gap"), "{text}");
+    let (text, _) = clinic.run::<InspectArgs>("--json --from 3 --to 9 --list 4", look::inspect).unwrap();
+    let json = parsed(&text);
+    assert_eq!(
+        (&json["summary"]["records"]["count"], json["records"].as_array().unwrap().len()),
+        (&json!(7), 4)
+    );
+    let (text, _) = clinic.run::<InspectArgs>("3 --json", look::inspect).unwrap();
+    let json = parsed(&text);
+    assert_eq!((&json["kind"], &json["upstreams"][0]["state"]), (&json!("gap"), &json!("refused")));
+    assert_eq!(json["upstreams"][0]["refusal"]["reasons"][0]["issue"], json!("value"));
+    let (_, exit) = clinic.run::<InspectArgs>("21", look::inspect).unwrap_err();
+    assert_eq!(exit, Exit::No);
+    let audit = clinic.audit();
+    assert!(audit.contains(r#""about":{"sequence":3},"at":"#) && audit.contains("spool_record"), "{audit}");
+    assert_eq!(audit.matches("spool_inspect").count(), 2, "{audit}");
+}
+
+#[test]
+fn a_choice_that_is_none_is_a_usage_error_and_is_not_repeated() {
+    let clinic = Clinic::new();
+    for words in ["--kind 4711", "--day 4711", "--treatment KV-4711", "--chair 47/11"] {
+        let (text, exit) = clinic.run::<InspectArgs>(words, look::inspect).unwrap_err();
+        assert_eq!(exit, Exit::Usage);
+        assert!(!text.contains("47"), "{text}");
+    }
+    assert!(!clinic.audit().contains("4711"));
+}
+
+#[test]
+fn dead_letters_are_listed_put_back_and_thrown_away() {
+    let clinic = Clinic::new();
+    let (text, _) = clinic.run::<LettersArgs>("", letters::letters).unwrap();
+    assert!(text.starts_with("2 dead letters\n  ehr: 2 refused, 422 value: the whole record\n"), "{text}");
+    let (text, exit) = clinic.run::<ReplayArgs>("--sequence 3 --upstream ehr", letters::replay).unwrap();
+    assert_eq!(
+        (exit, text.starts_with("1 records will be sent again when the gateway runs")),
+        (Exit::Ok, true),
+        "{text}"
+    );
+    let (text, _) = clinic.run("--json", holdings::show).unwrap();
+    let ehr = &parsed(&text)["upstreams"][0];
+    assert_eq!((&ehr["waiting"], &ehr["refused"], &ehr["parts_refused"]), (&json!(14), &json!(1), &json!(2)));
+    let (text, _) = clinic.run::<LettersArgs>("--json", letters::letters).unwrap();
+    assert_eq!(parsed(&text)["letters"][0]["state"], json!("waiting"));
+    let (_, exit) = clinic.run::<LettersArgs>("--discard", letters::letters).unwrap_err();
+    assert_eq!(exit, Exit::Usage);
+    let (text, _) = clinic.run::<LettersArgs>("--discard --all --json", letters::letters).unwrap();
+    assert_eq!(parsed(&text), json!({ "thrown_away": 1, "kept_waiting": 1 }));
+    let (text, exit) = clinic.run::<ReplayArgs>("--sequence 4", letters::replay).unwrap();
+    assert_eq!((exit, text.as_str()), (Exit::No, "no record was put back to be sent\n"));
+    for act in ["spool_dead_letters", "spool_replay", "spool_discard"] {
+        assert!(clinic.audit().contains(act), "{act}");
+    }
+}
+
+#[test]
+fn a_gateway_that_holds_the_spool_and_does_not_answer_is_named_as_the_reason() {
+    let clinic = Clinic::new();
+    let _running = clinic.open(Absent::Refuse);
+    for need in [Need::Numbers, Need::Records] {
+        let (text, exit) = Source::stopped(&clinic.settings, need).err().unwrap();
+        assert_eq!(exit, Exit::NotReady);
+        assert!(text.contains("the gateway is running"), "{text}");
+    }
+    let (_, exit) = check::check_spool(&clinic.settings, false).unwrap_err();
+    assert_eq!(exit, Exit::NotReady);
+}
+
+#[test]
+fn without_a_spool_there_is_nothing_and_no_file_is_made() {
+    let clinic = Clinic::new();
+    fs::remove_dir_all(home(&clinic.settings)).unwrap();
+    let mut source = Source::stopped(&clinic.settings, Need::Change).unwrap();
+    assert!(matches!(source.ask(&Ask::Status).unwrap(), None::<Answered>));
+    assert!(!home(&clinic.settings).exists());
+}
