@@ -111,6 +111,7 @@ struct Foundation {
     clock: Arc<dyn Clock>,
     floor: TimeFloor,
     audit: Arc<Audit>,
+    keyring: Arc<Keyring>,
     shared: Arc<Shared>,
 }
 
@@ -166,7 +167,7 @@ impl Foundation {
             simulated: settings.gateway.environment == Environment::Test,
         });
         release_bound(settings, &keyring, &shared).await?;
-        Ok(Self { clock, floor, audit, shared })
+        Ok(Self { clock, floor, audit, keyring, shared })
     }
 }
 

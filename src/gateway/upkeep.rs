@@ -1,11 +1,14 @@
 //! What has to be done now and then: readiness and life signs, the time floor, the board's spool figures, pruning.
 
+mod keys;
+
 use super::chair::Shared;
 use super::notify::Notify;
 use super::{GatewayState, House, TRIED};
 use crate::clock::TimeFloor;
 use crate::config::settings::SpoolSettings;
 use crate::model::time::ClockTrust;
+use crate::privacy::keyring::Keyring;
 use crate::spool::Retention;
 use crate::spool::space::{Level, Space};
 use crate::status::Line;
@@ -27,6 +30,7 @@ const STALE: Duration = Duration::from_secs(30);
 /// Looks after the house while it lives.
 pub(super) struct Upkeep {
     shared: Arc<Shared>,
+    keyring: Arc<Keyring>,
     notify: Notify,
     pulses: Vec<Pulse>,
     floor: Arc<Mutex<TimeFloor>>,
@@ -41,6 +45,7 @@ impl Upkeep {
         let floor = std::mem::take(&mut house.foundation.floor);
         Self {
             shared: Arc::clone(&house.foundation.shared),
+            keyring: Arc::clone(&house.foundation.keyring),
             notify: house.notify,
             pulses: house.pulses.clone(),
             floor: Arc::new(Mutex::new(floor)),
@@ -171,6 +176,10 @@ impl Upkeep {
         let pruned = self.shared.spool.prune(self.retention, now).await?;
         if pruned.records > 0 {
             tracing::info!(volumes = pruned.volumes, records = pruned.records, "delivered records removed");
+        }
+        let forgotten = keys::forget(&self.keyring, &self.shared.spool, now).await?;
+        if forgotten > 0 {
+            tracing::info!(treatments = forgotten, "keys of treatments without records destroyed");
         }
         let seats = Arc::clone(&self.shared.seats);
         match tokio::task::spawn_blocking(move || seats.purge(now)).await {
