@@ -5,6 +5,7 @@ mod holdings;
 mod letters;
 mod look;
 mod progress;
+mod salvage;
 mod source;
 
 use super::{ConfigFile, Exit};
@@ -29,6 +30,9 @@ enum SpoolCommand {
     DeadLetters(letters::LettersArgs),
     /// Put refused records back to be sent, once the receiver takes what it had refused.
     Replay(letters::ReplayArgs),
+    /// Get records off a broken disk: back into this spool, or into a new one. Says first what it would do. Needs the gateway to be
+    /// stopped.
+    Salvage(salvage::SalvageArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -53,6 +57,7 @@ pub(super) fn run(args: SpoolArgs) -> Exit {
         SpoolCommand::Inspect(args) => look::inspect(&args),
         SpoolCommand::DeadLetters(args) => letters::letters(&args),
         SpoolCommand::Replay(args) => letters::replay(&args),
+        SpoolCommand::Salvage(args) => salvage::salvage(&args),
     };
     match told {
         Ok((text, exit)) => {

@@ -90,6 +90,11 @@ impl Refusal {
         }
     }
 
+    /// No refusal at all: the record was lost here and found on another disk.
+    pub(crate) const fn found(at: Timestamp) -> Self {
+        Self { at, parts_taken: 0, parts_refused: 0, reasons: Vec::new() }
+    }
+
     /// Whether nothing of the record was taken.
     #[must_use]
     pub fn is_whole(&self) -> bool {

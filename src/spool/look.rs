@@ -15,6 +15,18 @@ pub(super) trait Shelves {
     fn keys(&self) -> Arc<dyn DataKeys>;
     fn volumes(&self) -> &[VolumeEntry];
     fn dead(&self) -> &DeadLetters;
+    /// The store that new records belong to, and the highest sequence.
+    fn newest(&self) -> (StoreId, Sequence);
+    /// The store that gave out this number, or that would have: a number that no volume holds any more is taken for one of the
+    /// volume behind it.
+    fn store_of_number(&self, sequence: Sequence) -> StoreId {
+        let place = self.volumes().partition_point(|volume| volume.last < sequence.0);
+        self.volumes().get(place).map_or(self.newest().0, |volume| volume.store)
+    }
+    /// Whether a record of this store and number could be one of ours.
+    fn could_hold(&self, store: StoreId, sequence: Sequence) -> bool {
+        sequence <= self.newest().1 && self.store_of_number(sequence) == store
+    }
     /// The frames of these sequences, in ascending order.
     fn frames_of(&mut self, wanted: &[Sequence]) -> Result<Vec<Option<Vec<u8>>>, SpoolError>;
     /// Where a record stands at each upstream of the configuration.

@@ -40,6 +40,7 @@ pub(crate) mod testing;
 pub mod tools;
 pub mod verify;
 mod volume;
+pub mod wreck;
 mod writing;
 
 use crate::exit::Exit;

@@ -12,7 +12,7 @@ use crate::spool::store::SledSpool;
 use crate::spool::tools::{
     Content, Discarded, Found, Letters, Look, Page, Place, Replayed, SpoolTools, Standing, Wanted,
 };
-use crate::spool::{Sequence, SpoolError, Verdict};
+use crate::spool::{Sequence, SpoolError, StoreId, Verdict};
 use std::sync::Arc;
 
 impl Shelves for SledSpool {
@@ -26,6 +26,10 @@ impl Shelves for SledSpool {
 
     fn dead(&self) -> &DeadLetters {
         &self.dead
+    }
+
+    fn newest(&self) -> (StoreId, Sequence) {
+        (self.contents.store, Sequence(self.contents.last))
     }
 
     fn frames_of(&mut self, wanted: &[Sequence]) -> Result<Vec<Option<Vec<u8>>>, SpoolError> {

@@ -240,8 +240,9 @@ pub(crate) fn digest(folder: &Path) -> io::Result<Digest> {
     Ok(Digest { bytes, checksum: checksum.finalize() })
 }
 
+/// What is known of a frame that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Proof {
+pub(crate) enum Proof {
     Authentic,
     KeyGone,
 }
@@ -270,7 +271,13 @@ fn walk(
     Ok(paths)
 }
 
-fn walk_file(file: &File, length: u64, opener: &mut Opener<'_>, mut see: impl FnMut(&Header, u64, Proof)) {
+/// Shows every frame in a file, with its offset.
+pub(crate) fn walk_file(
+    file: &File,
+    length: u64,
+    opener: &mut Opener<'_>,
+    mut see: impl FnMut(&Header, u64, Proof),
+) {
     let mut window: Vec<u8> = Vec::with_capacity(CHUNK + MAX_FRAME);
     let mut start = 0_u64;
     loop {

@@ -188,7 +188,11 @@ impl Settlement {
         sequence: Sequence,
         refusal: &Refusal,
     ) -> Result<bool, SpoolError> {
-        let ended = if refusal.is_whole() { End::Refused } else { End::Delivered };
+        let ended = match refusal.reasons.is_empty() {
+            true => End::Lost,
+            false if refusal.is_whole() => End::Refused,
+            false => End::Delivered,
+        };
         let (taken, refused) = (u64::from(refusal.parts_taken), u64::from(refusal.parts_refused));
         Ok(self.ledger(upstream)?.reopen(sequence, ended, taken, refused))
     }

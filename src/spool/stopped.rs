@@ -15,7 +15,8 @@ use crate::spool::slots;
 use crate::spool::space::Space;
 use crate::spool::tools::{self, Letters, Look, Page, Place, Standing, Wanted};
 use crate::spool::volume::files;
-use crate::spool::{Sequence, SpoolError, SpoolStatus};
+use crate::spool::wreck::{Plan, Wreck};
+use crate::spool::{Sequence, SpoolError, SpoolStatus, StoreId};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -118,6 +119,14 @@ impl StoppedSpool {
         })
     }
 
+    /// What it holds of a wreck, and what it could take back.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the store cannot be read.
+    pub fn compare(&mut self, wreck: &Wreck) -> Result<Plan, SpoolError> {
+        wreck.compare(self)
+    }
+
     fn index(&mut self, volume: &VolumeEntry) -> Result<&Index, SpoolError> {
         let index = match self.scanned.take() {
             Some((number, index)) if number == volume.number => index,
@@ -155,6 +164,10 @@ impl Shelves for StoppedSpool {
 
     fn dead(&self) -> &DeadLetters {
         &self.dead
+    }
+
+    fn newest(&self) -> (StoreId, Sequence) {
+        (self.contents.store, Sequence(self.contents.last))
     }
 
     fn frames_of(&mut self, wanted: &[Sequence]) -> Result<Vec<Option<Vec<u8>>>, SpoolError> {

@@ -202,6 +202,9 @@ fn state_of(state: &str) -> &str {
 
 /// `422 value: the whole record` or `422 value: 2 of its parts`.
 fn why(letter: &Letter) -> String {
+    if letter.reasons.is_empty() {
+        return "found on another disk".to_owned();
+    }
     let codes: BTreeMap<String, ()> = letter.reasons.iter().map(|reason| (code(reason), ())).collect();
     let codes = codes.into_keys().collect::<Vec<_>>().join(" and ");
     match letter.reasons.iter().any(|reason| reason.part.is_none()) {

@@ -1,5 +1,6 @@
 use super::letters::{LettersArgs, ReplayArgs};
 use super::look::InspectArgs;
+use super::salvage::SalvageArgs;
 use super::source::{Need, Source, home};
 use super::*;
 use crate::config::{self, Colours, Settings};
@@ -27,7 +28,7 @@ impl Clinic {
         let state = dir.path().join("state");
         fs::create_dir(&state).unwrap();
         let text = format!(
-            "[gateway]\nname = \"test\"\nstate_dir = \"{state}\"\n\
+            "[gateway]\nname = \"test\"\nstate_dir = \"{state}\"\nnamespace = \"https://clinic.example/chairside\"\n\
              [spool]\nmax_bytes = \"1 GiB\"\nkeep_delivered = \"3 days\"\n\
              [keys]\nroot = {{ file = \"{state}/root.key\", created = true }}\n\
              [[upstream]]\nname = \"ehr\"\nkind = \"fhir\"\nurl = \"https://ehr.example/fhir\"\nca = \"ca.pem\"\n\
@@ -199,4 +200,50 @@ fn without_a_spool_there_is_nothing_and_no_file_is_made() {
     let mut source = Source::stopped(&clinic.settings, Need::Change).unwrap();
     assert!(matches!(source.ask(&Ask::Status).unwrap(), None::<Answered>));
     assert!(!home(&clinic.settings).exists());
+}
+
+#[test]
+fn a_broken_disk_becomes_a_new_spool_and_nothing_is_done_without_yes() {
+    let (old, new) = (Clinic::new(), Clinic::new());
+    let state = &new.settings.gateway.state_dir;
+    fs::remove_dir_all(home(&new.settings)).unwrap();
+    fs::remove_file(state.join("keyring")).unwrap();
+    fs::copy(old.settings.gateway.state_dir.join("root.key"), state.join("root.key")).unwrap();
+    fs::remove_file(home(&old.settings).join("manifest")).unwrap();
+    let from = format!("--from {}", old.settings.gateway.state_dir.display());
+    let (text, exit) = new.run::<SalvageArgs>(&from, salvage::salvage).unwrap();
+    assert_eq!(exit, Exit::Ok);
+    assert!(text.contains(": 20 records\n") && text.contains(": 20, number 1 to 20, 2027-01-01"), "{text}");
+    assert!(text.contains("they can be made into one\nnothing was changed"), "{text}");
+    assert!(!home(&new.settings).exists() && !state.join("keyring").exists());
+    let (text, _) = new.run::<SalvageArgs>(&format!("{from} --yes --json"), salvage::salvage).unwrap();
+    assert_eq!(parsed(&text)["kept"], json!(20));
+    assert!(new.audit().contains("spool_salvage"));
+    let mut spool = new.open(Absent::Refuse);
+    assert_eq!(spool.status().upstreams[0].1.waiting, 20);
+    spool.close().unwrap();
+    drop(spool);
+    // Once more: now there is a spool, and it has all of them.
+    let (text, _) = new.run::<SalvageArgs>(&format!("{from} --json"), salvage::salvage).unwrap();
+    let json = parsed(&text);
+    assert_eq!((&json["here"], &json["missing"], &json["foreign"]), (&json!(20), &json!(0), &json!(0)));
+}
+
+#[test]
+fn what_this_spool_has_lost_comes_back_from_another_disk() {
+    let clinic = Clinic::new();
+    let away = clinic.dir.path().join("away");
+    fs::rename(home(&clinic.settings).join("volume-00000001"), &away).unwrap();
+    let mut spool = clinic.open(Absent::Refuse);
+    // The two that were refused are in their dead letters still.
+    assert_eq!(spool.status().upstreams[0].1.lost, 13);
+    spool.close().unwrap();
+    drop(spool);
+    let words = format!("--from {} --yes", away.display());
+    let (text, _) = clinic.run::<SalvageArgs>(&words, salvage::salvage).unwrap();
+    assert!(text.contains("were taken back and will be sent when the gateway runs"), "{text}");
+    let mut spool = clinic.open(Absent::Refuse);
+    let counts = spool.status().upstreams[0].1;
+    assert_eq!((counts.lost, counts.records()), (0, 20));
+    assert!(counts.waiting >= 13, "{counts:?}");
 }
