@@ -15,4 +15,5 @@ mod demo;
 mod exits;
 mod outage;
 mod prompt;
+mod spool;
 mod ward;

@@ -40,6 +40,8 @@ struct Inner {
     /// Bodies as they came, for searching.
     raw: Vec<u8>,
     cut_off: bool,
+    /// A code, and how many resources with it are refused.
+    refused: (String, usize),
 }
 
 impl Receiver {
@@ -67,6 +69,11 @@ impl Receiver {
     /// From now on every request is answered with 503, or taken again.
     pub(crate) fn cut_off(&self, cut_off: bool) {
         self.kept.inner.lock().unwrap().cut_off = cut_off;
+    }
+
+    /// The next `times` resources with this code are refused.
+    pub(crate) fn refuse(&self, code: &str, times: usize) {
+        self.kept.inner.lock().unwrap().refused = (code.to_owned(), times);
     }
 
     /// Everything taken, by `Type/id`.
@@ -138,6 +145,15 @@ async fn take(State(kept): State<Arc<Kept>>, body: Bytes) -> Response {
                 resource["id"].as_str().unwrap()
             );
             assert_eq!(url, own);
+            let (code, times) = &mut inner.refused;
+            if *times > 0 && resource["code"]["coding"][0]["code"] == **code {
+                *times -= 1;
+                let outcome = json!({ "resourceType": "OperationOutcome", "issue": [{ "severity": "error", "code": "value" }] });
+                entries.push(
+                    json!({ "response": { "status": "422 Unprocessable Entity", "outcome": outcome } }),
+                );
+                continue;
+            }
             let known = inner.resources.insert(url, resource).is_some();
             entries.push(json!({ "response": { "status": if known { "200 OK" } else { "201 Created" } } }));
         }
