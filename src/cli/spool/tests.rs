@@ -4,7 +4,7 @@ use super::salvage::SalvageArgs;
 use super::source::{Need, Source, home};
 use super::*;
 use crate::config::{self, Colours, Settings};
-use crate::control::spool::{Ask, Told as Answered};
+use crate::control::spool::Ask;
 use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
 use crate::privacy::keyring::{Absent, Keyring};
@@ -198,7 +198,7 @@ fn without_a_spool_there_is_nothing_and_no_file_is_made() {
     let clinic = Clinic::new();
     fs::remove_dir_all(home(&clinic.settings)).unwrap();
     let mut source = Source::stopped(&clinic.settings, Need::Change).unwrap();
-    assert!(matches!(source.ask(&Ask::Status).unwrap(), None::<Answered>));
+    assert!(source.ask(&Ask::Status).unwrap().is_none());
     assert!(!home(&clinic.settings).exists());
 }
 
