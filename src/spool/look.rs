@@ -44,17 +44,22 @@ pub(super) fn look(shelves: &mut impl Shelves, after: Sequence, limit: usize) ->
     let frames = shelves.frames_of(&wanted)?;
     let keys = shelves.keys();
     let mut opener = Opener::new(&*keys);
-    let seen = wanted.into_iter().zip(frames).map(|(sequence, frame)| {
-        let store = store_of(shelves.volumes(), sequence);
-        Seen { sequence, content: content(&mut opener, frame.as_deref(), sequence, store) }
+    let seen = wanted.into_iter().zip(frames).filter_map(|(sequence, frame)| {
+        let volume = volume_of(shelves.volumes(), sequence);
+        // A copy holds some records of its range; the others have left, and a record says so.
+        let left = frame.is_none() && volume.is_some_and(|volume| volume.copied.is_some());
+        let store = volume.map(|volume| volume.store);
+        let content = content(&mut opener, frame.as_deref(), sequence, store);
+        (!left).then_some(Seen { sequence, content })
     });
     Ok(Page { seen: seen.collect(), next })
 }
 
 pub(super) fn find(shelves: &mut impl Shelves, sequence: Sequence) -> Result<Option<Found>, SpoolError> {
     let frame = shelves.frames_of(&[sequence])?.pop().flatten();
-    let store = store_of(shelves.volumes(), sequence);
-    if store.is_none() && frame.is_none() {
+    let volume = volume_of(shelves.volumes(), sequence);
+    let store = volume.map(|volume| volume.store);
+    if frame.is_none() && volume.is_none_or(|volume| volume.copied.is_some()) {
         return Ok(None);
     }
     let keys = shelves.keys();
@@ -134,6 +139,10 @@ fn content(
 }
 
 fn store_of(volumes: &[VolumeEntry], sequence: Sequence) -> Option<StoreId> {
+    volume_of(volumes, sequence).map(|volume| volume.store)
+}
+
+fn volume_of(volumes: &[VolumeEntry], sequence: Sequence) -> Option<&VolumeEntry> {
     let place = volumes.partition_point(|volume| volume.last < sequence.0);
-    volumes.get(place).filter(|volume| volume.first <= sequence.0).map(|volume| volume.store)
+    volumes.get(place).filter(|volume| volume.first <= sequence.0)
 }

@@ -6,7 +6,7 @@ use crate::model::alarm::{AlarmEdge, Phase};
 use crate::model::time::ClockTrust;
 use crate::model::value::{Doubts, Mark, Reading, Value as Measured};
 use crate::normalise::EndReason;
-use crate::privacy::record::{Body, GapCause};
+use crate::privacy::record::{Body, GapCause, LossCause};
 use crate::spool::Stored;
 use chairside_drivers::kit::decimal::Decimal;
 use serde_json::{Number, Value, json};
@@ -46,6 +46,7 @@ fn body(body: &Body) -> Value {
         Body::ClockStep(step) => json!({ "expected": stamp(step.expected), "found": stamp(step.found) }),
         Body::Evicted(gone) => json!({
             "from": stamp(gone.from), "to": stamp(gone.to), "records": gone.records,
+            "first": gone.first, "last": gone.last, "cause": loss(gone.cause),
         }),
         Body::Correction(correction) => json!({
             "corrected_treatment": short(correction.treatment),
@@ -116,6 +117,13 @@ const fn cause(cause: GapCause) -> &'static str {
         GapCause::AnswerFaulty => "answer_faulty",
         GapCause::LineDown => "line_down",
         GapCause::GatewayDown => "gateway_down",
+    }
+}
+
+const fn loss(cause: LossCause) -> &'static str {
+    match cause {
+        LossCause::StoreFull => "store_full",
+        LossCause::StoreDamaged => "store_damaged",
     }
 }
 
