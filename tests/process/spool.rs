@@ -53,6 +53,8 @@ async fn refused_records_are_seen_and_sent_again_without_stopping_the_gateway() 
         record["values"].as_array().unwrap().iter().find(|value| value["parameter"] == "venous_pressure");
     assert_eq!(venous.unwrap()["value"].to_string(), "170");
     assert_eq!(record["upstreams"][0]["state"], "delivered, parts refused");
+    let page = home.ask(&["spool", "inspect", &number], "").1;
+    assert!(page.contains("\n  venous_pressure: 170 mm[Hg]\n"), "{page}");
     let before = asked(&home, &["spool", "status"]);
     assert_eq!(before["upstreams"][0]["parts_refused"], 3);
 

@@ -157,7 +157,7 @@ fn page(record: &Value) -> String {
             Value::Array(items) => {
                 let _ = writeln!(text, "{key}:");
                 items.iter().for_each(|item| {
-                    let _ = writeln!(text, "  {}", flat(item));
+                    let _ = writeln!(text, "  {}", measured(item).unwrap_or_else(|| flat(item)));
                 });
             }
             Value::Null => {}
@@ -169,9 +169,24 @@ fn page(record: &Value) -> String {
     text
 }
 
+/// `venous_pressure: 170 mm[Hg], same, after_gap`.
+fn measured(item: &Value) -> Option<String> {
+    let mut text = format!("{}: {}", item.get("parameter")?.as_str()?, flat(item.get("value")?));
+    if let Some(unit) = item.get("unit").and_then(Value::as_str) {
+        let _ = write!(text, " {unit}");
+    }
+    let mark = item.get("mark").and_then(Value::as_str).filter(|mark| *mark != "new");
+    let doubts = item.get("doubts").and_then(Value::as_array).into_iter().flatten();
+    for word in mark.into_iter().chain(doubts.filter_map(Value::as_str)) {
+        let _ = write!(text, ", {word}");
+    }
+    Some(text)
+}
+
 fn flat(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
+        Value::Null => "no reading".to_owned(),
         Value::Object(fields) => {
             let said = fields.iter().filter(|(_, value)| !value.is_null() && **value != json!([]));
             said.map(|(key, value)| format!("{key} {}", flat(value))).collect::<Vec<_>>().join(", ")
