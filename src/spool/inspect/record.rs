@@ -94,6 +94,7 @@ fn alarm(edge: &AlarmEdge) -> Value {
         Phase::End => ("end", None),
         Phase::EndConnectionLost => ("end_connection_lost", None),
         Phase::EndTreatmentChanged => ("end_treatment_changed", None),
+        Phase::EndGatewayDown => ("end_gateway_down", None),
         Phase::Chattering { edges } => ("chattering", Some(edges)),
     };
     json!({ "key": edge.alarm.row().key, "phase": phase, "edges": edges, "occurrence": edge.occurrence })
