@@ -118,6 +118,8 @@ const fn cause(cause: GapCause) -> &'static str {
         GapCause::AnswerFaulty => "answer_faulty",
         GapCause::LineDown => "line_down",
         GapCause::GatewayDown => "gateway_down",
+        GapCause::Unkept => "unkept",
+        GapCause::LostInStore => "lost_in_store",
     }
 }
 
