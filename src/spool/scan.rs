@@ -328,7 +328,10 @@ fn fill(file: &File, length: u64, start: u64, window: &mut Vec<u8>) -> bool {
         }
         let have = window.len();
         let wanted = (CHUNK + MAX_FRAME - have).min(usize::try_from(length - offset).unwrap_or(usize::MAX));
-        window.resize(have + wanted, 0);
+        while window.len() < have + wanted {
+            let more = (have + wanted - window.len()).min(ZEROS.len());
+            window.extend_from_slice(ZEROS.get(..more).unwrap_or_default());
+        }
         let read = window.get_mut(have..).map_or(Ok(0), |into| file.read_at(into, offset));
         let kept = match read {
             Ok(0) => {
@@ -345,18 +348,23 @@ fn fill(file: &File, length: u64, start: u64, window: &mut Vec<u8>) -> bool {
     false
 }
 
+/// sled takes space ahead, so most of a young volume is zeros, which are skipped a block at a time.
+static ZEROS: [u8; 4096] = [0; 4096];
+
 fn next_magic(bytes: &[u8]) -> Option<usize> {
     let [first, ..] = MAGIC;
     let mut from = 0;
-    loop {
-        let rest = bytes.get(from..)?;
-        let step = rest.iter().position(|byte| *byte == first)?;
-        from += step;
-        if bytes.get(from..)?.starts_with(&MAGIC) {
-            return Some(from);
+    for block in bytes.chunks(ZEROS.len()) {
+        if ZEROS.get(..block.len()) != Some(block) {
+            let mut starts = (from..).zip(block).filter(|(_, byte)| **byte == first);
+            let found = starts.find(|(at, _)| bytes.get(*at..).is_some_and(|rest| rest.starts_with(&MAGIC)));
+            if let Some((at, _)) = found {
+                return Some(at);
+            }
         }
-        from += 1;
+        from += block.len();
     }
+    None
 }
 
 #[cfg(test)]
