@@ -9,7 +9,7 @@ step() { printf '\n== %s\n' "$*"; }
 
 step "tools"
 missing=()
-for package in nginx-light openssl python3-venv valgrind; do
+for package in nginx-light openssl python3-venv strace valgrind; do
   dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
 done
 if [ "${#missing[@]}" -gt 0 ]; then
@@ -36,6 +36,10 @@ RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --locked --quiet
 
 step "licences, bans, sources"
 "$tools/bin/cargo-deny" --locked check licenses bans sources
+
+step "the order of system calls, and a disk that refuses them"
+CHAIRSIDE_GATE=1 cargo test --locked --test spool calls::
+CHAIRSIDE_GATE=1 cargo test --locked --test process disk::
 
 step "FHIR: R4 schema and an independent model"
 "$tools/python/bin/python" packaging/check_fhir.py "$schema" fixtures/fhir

@@ -29,7 +29,7 @@ impl Disk {
 
     /// `fdatasync`. Its failure is final for this file: what the cache then holds is unknown.
     pub(crate) fn sync(&self, act: &'static str, file: &File) -> Result<(), SpoolError> {
-        self.act(act, || self.own.pass(act, Path::new("")).and_then(|()| file.sync_data()))
+        self.act(act, || file.sync_data())
     }
 
     /// Makes creations, renames and removals in a folder durable.
@@ -45,7 +45,7 @@ impl Disk {
     ) -> Result<T, SpoolError> {
         match self.faults.as_ref().and_then(|faults| faults(act)) {
             Some(fault) => Err(refusal(act, fault)),
-            None => work().map_err(|source| refusal(act, source)),
+            None => self.own.pass(act).and_then(|()| work()).map_err(|source| refusal(act, source)),
         }
     }
 }

@@ -1,31 +1,61 @@
 //! Random lives of a spool, held against the one in memory: whatever happens, both must show the same.
 //!
-//! `CHAIRSIDE_SEEDS` sets how many lives are tried.
+//! `CHAIRSIDE_SEEDS` sets how many lives are tried, `CHAIRSIDE_SEED` names one that is tried alone.
+
+mod ending_tests;
 
 use crate::model::name::{ChairName, UpstreamName};
+use crate::privacy::record::Record;
 use crate::privacy::record::TreatmentId;
 use crate::spool::memory::MemorySpool;
 use crate::spool::space::Space;
 use crate::spool::store::{Options, SledSpool};
-use crate::spool::testing::{Keys, at, record, record_of, treatment, upstream};
+use crate::spool::testing::{Keys, at, fast_home, record, record_of, treatment, upstream};
 use crate::spool::{
     BatchLimit, Lane, Reason, RefusedPart, Retention, Sequence, Spool, SpoolStatus, Stored, Verdict,
 };
 use chairside_drivers::kit::time::Tick;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-const VOLUME: u64 = 40;
-const ACTS: usize = 150;
+const VOLUME: u64 = 30;
+const ACTS: usize = 40;
 const EVERY: Duration = Duration::from_secs(1);
+
+/// The gate's share; the whole campaign is 100,000.
+const SEEDS: u64 = 2_000;
 
 #[test]
 fn the_spool_on_disk_behaves_like_the_one_in_memory() {
-    let seeds = std::env::var("CHAIRSIDE_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(4);
-    for seed in 1..=seeds {
-        Life::new(seed).live();
-    }
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let (first, last) = match number("CHAIRSIDE_SEED") {
+        Some(seed) => (seed, seed),
+        None => (1, number("CHAIRSIDE_SEEDS").unwrap_or(SEEDS)),
+    };
+    let (next, failed) = (AtomicU64::new(first), Mutex::new(Vec::new()));
+    let work = || {
+        while failed.lock().unwrap().is_empty() {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed > last {
+                return;
+            }
+            if catch_unwind(AssertUnwindSafe(|| Life::new(seed).live())).is_err() {
+                failed.lock().unwrap().push(seed);
+            }
+        }
+    };
+    // A life waits for threads of its own most of the time.
+    let workers = 2 * std::thread::available_parallelism().unwrap().get();
+    std::thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(work))));
+    let failed = failed.into_inner().unwrap();
+    let replay: Vec<_> =
+        failed.iter().map(|seed| format!("CHAIRSIDE_SEED={seed} cargo test --lib model_tests")).collect();
+    assert!(failed.is_empty(), "these lives came to a bad end:\n{}", replay.join("\n"));
 }
 
 /// A generator of its own, so that a seed means the same for ever.
@@ -47,26 +77,28 @@ struct Life {
     real: Option<SledSpool>,
     upstreams: Vec<UpstreamName>,
     leased: BTreeMap<UpstreamName, Vec<(Sequence, Option<TreatmentId>)>>,
-    appended: u64,
+    /// Every record ever appended, in the order of its sequence.
+    written: Vec<Record>,
     now: u64,
 }
 
 impl Life {
     fn new(seed: u64) -> Self {
-        let (home, keys) = (tempfile::tempdir().unwrap(), Arc::new(Keys::default()));
+        let (home, keys) = (fast_home(), Arc::new(Keys::default()));
         let upstreams = vec![upstream("ehr"), upstream("lab")];
         let real = open(home.path(), &keys, &upstreams);
         let model = MemorySpool::with_volumes_of(VOLUME, real.store(), &upstreams);
         Self {
             seed,
-            dice: Dice(seed),
+            // Seeds that follow each other would roll alike.
+            dice: Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)),
             home,
             keys,
             model,
             real: Some(real),
             upstreams,
             leased: BTreeMap::new(),
-            appended: 0,
+            written: Vec::new(),
             now: 0,
         }
     }
@@ -89,7 +121,11 @@ impl Life {
             let (model, real) = (shown(self.model.status()), shown(self.real().status()));
             assert_eq!(model, real, "seed {}, step {step}, act {act}", self.seed);
         }
-        self.drain();
+        match self.dice.roll(8) {
+            0..2 => self.damage(),
+            2..5 => self.lose_power(),
+            _ => self.drain(),
+        }
     }
 
     fn real(&mut self) -> &mut SledSpool {
@@ -97,17 +133,20 @@ impl Life {
     }
 
     fn append(&mut self) {
-        let records: Vec<_> = (0..self.dice.roll(25))
-            .map(|_| {
-                self.appended += 1;
-                match self.dice.roll(4) {
-                    0 => record(self.appended),
-                    number => record_of(treatment(number as u8), self.appended),
-                }
-            })
-            .collect();
+        let count = self.dice.roll(25);
+        let records = self.new_records(count);
         let expected = self.model.append(&records).unwrap();
         assert_eq!(self.real().append(&records).unwrap(), expected, "seed {}", self.seed);
+        self.written.extend(records);
+    }
+
+    fn new_records(&mut self, count: u64) -> Vec<Record> {
+        let first = self.written.len() as u64 + 1;
+        let kind = |number| match self.dice.roll(4) {
+            0 => record(number),
+            treated => record_of(treatment(treated as u8), number),
+        };
+        (first..first + count).map(kind).collect()
     }
 
     fn lease(&mut self) {
@@ -146,7 +185,7 @@ impl Life {
         });
         // Verdicts on records that are not leased, settled long ago, or do not exist.
         for _ in 0..self.dice.roll(3) {
-            let sequence = Sequence(self.dice.roll(self.appended + 10));
+            let sequence = Sequence(self.dice.roll(self.written.len() as u64 + 10));
             verdicts.push((sequence, Verdict::Delivered { parts: 1, refused_parts: Vec::new() }));
         }
         self.model.settle(&name, &verdicts).unwrap();
@@ -169,7 +208,7 @@ impl Life {
 
     fn read_treatment(&mut self) {
         let wanted = treatment(self.dice.roll(4) as u8);
-        let after = Sequence(self.dice.roll(self.appended + 1));
+        let after = Sequence(self.dice.roll(self.written.len() as u64 + 1));
         let limit = BatchLimit { records: self.dice.roll(40) as usize };
         let expected = self.model.read_treatment(wanted, after, limit).unwrap();
         let real = self.real().read_treatment(wanted, after, limit).unwrap();
@@ -186,21 +225,31 @@ impl Life {
     }
 
     fn restart(&mut self, end: End) {
-        let mut real = self.real.take().unwrap();
-        if matches!(end, End::Close) {
-            real.close().unwrap();
-        }
-        drop(real);
-        match end {
-            End::Crash => self.model.crash(&self.upstreams),
-            End::Close => self.model.restart(&self.upstreams),
-        }
+        self.end(end);
         self.real = Some(open(self.home.path(), &self.keys, &self.upstreams));
-        self.leased.clear();
         if self.dice.roll(3) > 0 {
             let chairs: Vec<_> = (1..=self.dice.roll(3)).map(|number| (chair(number), EVERY)).collect();
             let left = self.model.begin_run(&chairs).unwrap();
             assert_eq!(self.real().begin_run(&chairs).unwrap(), left, "seed {}", self.seed);
+        }
+    }
+
+    /// Ends both. A crash leaves the files as they are at this instant, and what the process would still have written is lost.
+    fn end(&mut self, end: End) {
+        let mut real = self.real.take().unwrap();
+        self.leased.clear();
+        match end {
+            End::Crash => {
+                let left = fast_home();
+                copy(self.home.path(), left.path());
+                drop(real);
+                self.home = left;
+                self.model.crash(&self.upstreams);
+            }
+            End::Close => {
+                real.close().unwrap();
+                self.model.restart(&self.upstreams);
+            }
         }
     }
 
@@ -243,9 +292,22 @@ enum End {
     Close,
 }
 
-fn open(home: &std::path::Path, keys: &Arc<Keys>, upstreams: &[UpstreamName]) -> SledSpool {
+fn open(home: &Path, keys: &Arc<Keys>, upstreams: &[UpstreamName]) -> SledSpool {
     let options = Options { volume_records: VOLUME, ..Options::new(u64::MAX) };
     SledSpool::open(home, keys.clone(), upstreams, options, at(0)).unwrap()
+}
+
+fn copy(from: &Path, into: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = into.join(path.file_name().unwrap());
+        if path.is_dir() {
+            fs::create_dir(&target).unwrap();
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
 }
 
 fn numbers(stored: &[Stored]) -> Vec<u64> {

@@ -51,6 +51,13 @@ pub(crate) fn reading(number: u64) -> Record {
     Record::sample(origin(number), Some(treatment(1)), Body::Values((0..70).map(value).collect()))
 }
 
+/// A folder in memory where there is one: what many short lives write need not wait for a disk.
+pub(crate) fn fast_home() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    made.or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// A capture time: one second a number, from 2027 on.
 pub(crate) fn at(number: u64) -> Timestamp {
     Timestamp::from_micros(1_798_761_600_000_000 + i64::try_from(number).unwrap() * 1_000_000)

@@ -6,9 +6,9 @@ use crate::pki::Pki;
 use crate::receiver::Receiver;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
+const LOG: &str = "info,chairside::gateway=debug";
 const VENOUS: &str = "158776";
 /// The dialysate flow, which a counting machine counts its answers with.
 const COUNTED: &str = "158792";
@@ -77,9 +77,15 @@ async fn an_outage_delays_and_loses_nothing() {
     gateway.stop();
 }
 
-/// How often the gateway is killed; `CHAIRSIDE_KILLS=100` is the whole campaign.
-fn kills() -> u32 {
-    std::env::var("CHAIRSIDE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12)
+/// How often the gateway is killed; `CHAIRSIDE_KILLS=1000` is the whole campaign.
+fn kills() -> u64 {
+    std::env::var("CHAIRSIDE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
+}
+
+/// From `exec` to `READY=1`, of 99 in 100 starts behind a kill. The campaign, which has the computer to itself, holds it to
+/// what is promised; in the gate everything else runs beside it.
+fn longest_start() -> Duration {
+    Duration::from_secs(if std::env::var_os("CHAIRSIDE_KILLS").is_some() { 2 } else { 10 })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,37 +95,63 @@ async fn a_kill_at_any_instant_loses_no_kept_record_and_makes_no_second_resource
         .collect();
     let (chairs, pki) = (machines.iter().collect::<Vec<_>>(), Pki::new());
     let receiver = Receiver::start(&pki).await;
-    let home = Home::new(&Wishes { chairs: &chairs, receiver: Some((&receiver, &pki)), ..Wishes::default() });
-    let random = RandomState::new();
-    let mut all_kept = BTreeSet::new();
+    let home = Home::new(&Wishes {
+        chairs: &chairs,
+        receiver: Some((&receiver, &pki)),
+        every: "60ms",
+        ..Wishes::default()
+    });
+    // The instants follow from the round; what the gateway does at that instant, nobody can repeat.
+    let mut chance = 20_270_101_u64;
+    let mut roll = |sides: u64| {
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (chance >> 33) % sides
+    };
+    let (mut all_kept, mut starts) = (BTreeSet::new(), vec![Duration::from_millis(300)]);
     for round in 0..kills() {
-        let mut gateway = home.start("info,chairside::gateway=debug");
         // A third of the deaths come while it starts, the others under load, in any phase of a commit or a delivery.
-        let chance = random.hash_one(round);
-        if round % 3 == 0 {
-            gateway.alive_for(Duration::from_micros(chance % 1_000_000));
+        let mut gateway = if round % 3 == 0 {
+            let usual = starts.iter().sum::<Duration>() / u32::try_from(starts.len()).unwrap();
+            let gateway = home.start(LOG);
+            gateway.alive_for(usual.mul_f64(roll(1000) as f64 / 900.0));
+            gateway
         } else {
-            gateway.until_count("readings kept", usize::try_from(1 + chance % 60).unwrap(), is_kept);
-            gateway.alive_for(Duration::from_micros(random.hash_one(chance) % 1_000_000));
-        }
+            let (gateway, start) = home.ready_in(LOG);
+            starts.push(start);
+            gateway.until_count("readings kept", usize::try_from(1 + roll(12)).unwrap(), is_kept);
+            gateway.alive_for(Duration::from_micros(roll(150_000)));
+            gateway
+        };
         gateway.kill();
         all_kept.extend(kept(&gateway));
     }
     assert!(!all_kept.is_empty(), "no round got as far as a record");
+    starts.remove(0);
+    starts.sort();
+    let part = |percent: usize| starts[(starts.len() * percent / 100).min(starts.len() - 1)];
+    println!(
+        "{} kills, {} readings kept; from exec to READY=1: p50 {:?}, p99 {:?}, longest {:?}",
+        kills(),
+        all_kept.len(),
+        part(50),
+        part(99),
+        part(100)
+    );
+    assert!(part(99) <= longest_start(), "99 in 100 starts within {:?}", part(99));
 
-    let gateway = home.ready("info,chairside::gateway=debug");
+    let gateway = home.ready(LOG);
     receiver.until("everything ever kept", |it| missing(&all_kept, it).is_empty()).await;
     all_kept.extend(kept(&gateway));
     gateway.stop();
     assert_no_reading_twice(&receiver.resources());
 }
 
-fn is_kept(line: &str) -> bool {
+pub(crate) fn is_kept(line: &str) -> bool {
     line.contains(": kept ")
 }
 
 /// Chair and capture time in milliseconds of every reading the spool acknowledged.
-fn kept(gateway: &Running) -> BTreeSet<(String, i64)> {
+pub(crate) fn kept(gateway: &Running) -> BTreeSet<(String, i64)> {
     let field = |line: &str, name: &str| {
         let text = line.split_once(&format!(" {name}="))?.1;
         Some(text.split(' ').next()?.to_owned())
@@ -133,7 +165,10 @@ fn kept(gateway: &Running) -> BTreeSet<(String, i64)> {
 }
 
 /// Kept readings whose venous pressure is not at the receiver. Each chair shows a value of its own.
-fn missing(kept: &BTreeSet<(String, i64)>, resources: &BTreeMap<String, Value>) -> Vec<(String, i64)> {
+pub(crate) fn missing(
+    kept: &BTreeSet<(String, i64)>,
+    resources: &BTreeMap<String, Value>,
+) -> Vec<(String, i64)> {
     let chair = |value: &str| match value {
         "170" | "171" => "chair-1",
         "172" => "chair-2",

@@ -12,6 +12,7 @@ mod receiver;
 
 mod delivery;
 mod demo;
+mod disk;
 mod exits;
 mod outage;
 mod prompt;

@@ -134,19 +134,42 @@ impl Home {
     pub(crate) fn start_with(&self, log: &str, variables: &[(&str, &str)]) -> Running {
         let mut command = self.command(&["run", "--log", log]);
         command.envs(variables.iter().copied());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let heard = Arc::new(Heard::default());
-        let (lines, stderr) = (Arc::clone(&heard), BufReader::new(child.stderr.take().unwrap()));
-        std::thread::spawn(move || {
-            for line in stderr.lines() {
-                lines.inner.lock().unwrap().0.push(line.unwrap());
-                lines.changed.notify_all();
+        Running::of(command)
+    }
+
+    /// Starts the daemon under strace with these words; nothing where there is no strace. Signals go to the daemon.
+    pub(crate) fn start_traced(&self, log: &str, words: &[&str]) -> Option<Running> {
+        let run = self.command(&["run", "--log", log]);
+        let mut strace = Command::new("strace");
+        strace.args(["-D", "-f", "-qq", "-o", "/dev/null"]).args(words).arg("--");
+        strace.arg(run.get_program()).args(run.get_args());
+        strace.env_remove("CHAIRSIDE_LOG").env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
+        if let Err(error) = Command::new("strace").arg("-V").stdout(Stdio::null()).status() {
+            println!("not tested here: strace cannot be run ({error}); packaging/ci.sh installs it");
+            assert!(std::env::var_os("CHAIRSIDE_GATE").is_none(), "the gate has strace");
+            return None;
+        }
+        Some(Running::of(strace))
+    }
+
+    /// Starts the daemon, waits until it tells the service manager that it is ready, and says how long that took.
+    #[expect(clippy::disallowed_methods, reason = "the time from exec to READY=1 is what is measured")]
+    pub(crate) fn ready_in(&self, log: &str) -> (Running, Duration) {
+        let path = self.dir.path().join("notify.sock");
+        let _ = std::fs::remove_file(&path);
+        let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let begun = std::time::Instant::now();
+        let running = self.start_with(log, &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+        let mut told = [0; 4096];
+        loop {
+            let length = socket.recv(&mut told).unwrap_or_else(|error| {
+                panic!("it was not ready: {error}\n{}", running.log().join("\n"));
+            });
+            if told[..length].windows(7).any(|word| word == b"READY=1") {
+                return (running, begun.elapsed());
             }
-            lines.inner.lock().unwrap().1 = true;
-            lines.changed.notify_all();
-        });
-        Running { child, heard }
+        }
     }
 
     /// Starts the daemon and waits until it is ready.
@@ -170,6 +193,35 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    fn of(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let heard = Arc::new(Heard::default());
+        let (lines, stderr) = (Arc::clone(&heard), BufReader::new(child.stderr.take().unwrap()));
+        std::thread::spawn(move || {
+            for line in stderr.lines() {
+                lines.inner.lock().unwrap().0.push(line.unwrap());
+                lines.changed.notify_all();
+            }
+            lines.inner.lock().unwrap().1 = true;
+            lines.changed.notify_all();
+        });
+        Running { child, heard }
+    }
+
+    /// Waits until `count` lines are as wanted, or until it has ended by itself, which it says.
+    pub(crate) fn ended_before(&self, count: usize, wanted: impl Fn(&str) -> bool) -> bool {
+        let enough = |lines: &[String]| lines.iter().filter(|line| wanted(line)).count() >= count;
+        let guard = self.heard.inner.lock().unwrap();
+        let (guard, limit) = self
+            .heard
+            .changed
+            .wait_timeout_while(guard, PATIENCE, |(lines, ended)| !*ended && !enough(lines))
+            .unwrap();
+        assert!(!limit.timed_out(), "it neither ends nor goes on\n{}", guard.0.join("\n"));
+        guard.1
+    }
+
     /// Everything it said so far.
     pub(crate) fn log(&self) -> Vec<String> {
         self.heard.inner.lock().unwrap().0.clone()

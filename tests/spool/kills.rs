@@ -2,91 +2,20 @@
 //!
 //! `CHAIRSIDE_KILLS` sets how often. The oracle is outside the process that dies: it knows only what was acknowledged to it.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test says what must hold in the shortest way"
-)]
-
-use chairside::model::name::{ChairName, MachineName, UpstreamName};
-use chairside::model::time::{ClockTrust, Timestamp};
-use chairside::normalise::Origin;
-use chairside::privacy::keyring::{DataKey, DataKeys, KeyError, KeyId};
-use chairside::privacy::record::{Event, Gap, GapCause, Record};
-use chairside::spool::store::{Options, SledSpool};
+use crate::spool::{Dice, HOME, SEED, ehr, fast_home, open, record, tell};
 use chairside::spool::{BatchLimit, Lane, Sequence, Spool, Verdict};
-use chairside_drivers::kit::driver::ModelId;
-use chairside_drivers::kit::time::{Slot, Tick};
+use chairside_drivers::kit::time::Tick;
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-
-const HOME: &str = "CHAIRSIDE_TEST_SPOOL";
-const SEED: &str = "CHAIRSIDE_TEST_SEED";
-
-/// Keys that follow from their id.
-struct Keys;
-
-impl DataKeys for Keys {
-    fn seal_key(&self, id: KeyId) -> Result<DataKey, KeyError> {
-        Ok(self.open_key(id).expect("every key can be had"))
-    }
-
-    fn open_key(&self, id: KeyId) -> Option<DataKey> {
-        let mut bytes = [0xA7; 32];
-        bytes[..16].copy_from_slice(&id.0);
-        Some(DataKey::from_bytes(bytes))
-    }
-}
-
-/// The one record that this sequence may hold.
-fn record(sequence: u64) -> Record {
-    let at = Timestamp::from_micros(1_800_000_000_000_000 + i64::try_from(sequence).unwrap());
-    let origin = Origin {
-        chair: ChairName::new("chair-1").unwrap(),
-        machine: MachineName::new("M-1").unwrap(),
-        model: ModelId::from_static("kpoll/nikkiso_dbb27c"),
-        at,
-        tick: Tick::from_micros(sequence),
-        clock: ClockTrust::Trusted,
-        slot: Some(Slot(sequence)),
-        previous: None,
-        simulated: true,
-    };
-    let slots = u32::try_from(sequence).unwrap();
-    Record::event(origin, None, Event::Gap(Gap { from: at, to: at, slots, cause: GapCause::MachineSilent }))
-}
-
-fn open(home: &Path) -> SledSpool {
-    let ehr = [UpstreamName::new("ehr").unwrap()];
-    let options = Options { volume_records: 400, ..Options::new(u64::MAX) };
-    SledSpool::open(home, Arc::new(Keys), &ehr, options, Timestamp::from_micros(0)).expect("open the spool")
-}
-
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
-}
-
-/// Tells the oracle. Written at once and in one piece, as the test harness buffers what is printed.
-fn tell(line: String) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(format!("\n@ {line}\n").as_bytes());
-    let _ = out.flush();
-}
 
 #[test]
 #[ignore = "the process that is killed; the test below starts it"]
 fn the_process_that_dies() {
     let Some(home) = std::env::var_os(HOME) else { return };
     let mut dice = Dice(std::env::var(SEED).unwrap().parse().unwrap());
-    let ehr = UpstreamName::new("ehr").unwrap();
+    let ehr = ehr();
     let mut spool = open(Path::new(&home));
     let mut last = spool.status().last;
     tell(format!("opened {last}"));
@@ -114,13 +43,13 @@ fn the_process_that_dies() {
 
 #[test]
 fn a_process_killed_at_any_instant_loses_no_acknowledged_record() {
-    let kills = std::env::var("CHAIRSIDE_KILLS").ok().and_then(|count| count.parse().ok()).unwrap_or(15);
-    let home = tempfile::tempdir().unwrap();
+    let kills = std::env::var("CHAIRSIDE_KILLS").ok().and_then(|count| count.parse().ok()).unwrap_or(100);
+    let home = fast_home();
     let mut dice = Dice(20_270_101);
     let (mut acknowledged, mut settling) = (0_u64, BTreeSet::new());
     for kill in 0..kills {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "the_process_that_dies", "--ignored", "--nocapture", "--test-threads=1"])
+            .args(["--exact", "kills::the_process_that_dies", "--ignored", "--nocapture", "--test-threads=1"])
             .env(HOME, home.path())
             .env(SEED, (kill + 1).to_string())
             .stdout(Stdio::piped())
@@ -162,7 +91,7 @@ fn a_process_killed_at_any_instant_loses_no_acknowledged_record() {
     let status = spool.status();
     assert!(status.last >= acknowledged, "{} of {acknowledged}", status.last);
     assert_eq!((status.records, status.set_aside.len()), (status.last, 0));
-    let ehr = UpstreamName::new("ehr").unwrap();
+    let ehr = ehr();
     let mut left = BTreeSet::new();
     loop {
         let leased = spool.lease(&ehr, BatchLimit { records: 1000 }, Lane::Backlog, Tick::ZERO).unwrap();
