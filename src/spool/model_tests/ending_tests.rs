@@ -46,7 +46,8 @@ impl Life {
         }
         let last = self.real().status().last;
         let more = self.new_records(3);
-        assert_eq!(self.real().append(&more).unwrap()[0].0, last + 1, "seed {}", self.seed);
+        // A record that says what was lost may come before them.
+        assert!(self.real().append(&more).unwrap()[0].0 > last, "seed {}", self.seed);
     }
 
     fn spoil(&mut self, target: &Path) {
