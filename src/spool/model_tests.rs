@@ -24,6 +24,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const VOLUME: u64 = 30;
+/// Far more than a life fills, and little to reserve.
+const ROOM: u64 = 64 * 1024 * 1024;
 const ACTS: usize = 40;
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -200,7 +202,7 @@ impl Life {
 
     fn prune(&mut self) {
         let keep_delivered = Duration::from_secs(self.dice.roll(60));
-        let policy = Retention { keep_delivered, max_bytes: u64::MAX };
+        let policy = Retention { keep_delivered, max_bytes: ROOM };
         let now = at(self.now);
         let expected = self.model.prune(policy, now).unwrap();
         assert_eq!(self.real().prune(policy, now).unwrap(), expected, "seed {}", self.seed);
@@ -293,7 +295,7 @@ enum End {
 }
 
 fn open(home: &Path, keys: &Arc<Keys>, upstreams: &[UpstreamName]) -> SledSpool {
-    let options = Options { volume_records: VOLUME, ..Options::new(u64::MAX) };
+    let options = Options { volume_records: VOLUME, ..Options::new(ROOM) };
     SledSpool::open(home, keys.clone(), upstreams, options, at(0)).unwrap()
 }
 

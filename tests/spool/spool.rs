@@ -58,7 +58,7 @@ pub(crate) fn open(home: &Path) -> SledSpool {
 }
 
 pub(crate) fn open_with(home: &Path, volume_records: u64) -> SledSpool {
-    let options = Options { volume_records, ..Options::new(u64::MAX) };
+    let options = Options { volume_records, ..Options::new(256 * 1024 * 1024) };
     let open = || SledSpool::open(home, Arc::new(Keys), &[ehr()], options.clone(), Timestamp::from_micros(0));
     free(open).expect("open the spool")
 }

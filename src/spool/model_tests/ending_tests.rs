@@ -1,6 +1,6 @@
 //! How a life ends badly: a file that is damaged between two runs, or a power cut while records are appended to a disk that fails.
 
-use super::{End, Life, VOLUME, fast_home, open};
+use super::{End, Life, ROOM, VOLUME, fast_home, open};
 use crate::disk::Disk;
 use crate::disk::simulated::Fault;
 use crate::model::name::UpstreamName;
@@ -74,7 +74,7 @@ impl Life {
         let faults = [Fault::PowerCut, Fault::PowerCutAfter, Fault::Broken, Fault::Full, Fault::Short];
         let fault = faults[self.dice.roll(faults.len() as u64) as usize];
         let disk = Disk::simulated(&[(self.dice.roll(40), fault)]);
-        let options = Options { volume_records: VOLUME, disk: disk.clone(), ..Options::new(u64::MAX) };
+        let options = Options { volume_records: VOLUME, disk: disk.clone(), ..Options::new(ROOM) };
         let opened = SledSpool::open(self.home.path(), self.keys.clone(), &self.upstreams, options, at(0));
         let mut under_way = Vec::new();
         if let Ok(mut real) = opened {
