@@ -17,4 +17,5 @@ mod exits;
 mod outage;
 mod prompt;
 mod spool;
+mod starts;
 mod ward;

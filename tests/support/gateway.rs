@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 /// The longest wait for anything; far above what any step takes, so that only a fault reaches it.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder with a configuration, its keys and a state directory.
 pub(crate) struct Home {
@@ -137,41 +137,6 @@ impl Home {
         Running::of(command)
     }
 
-    /// Starts the daemon under strace with these words; nothing where there is no strace. Signals go to the daemon.
-    pub(crate) fn start_traced(&self, log: &str, words: &[&str]) -> Option<Running> {
-        let run = self.command(&["run", "--log", log]);
-        let mut strace = Command::new("strace");
-        strace.args(["-D", "-f", "-qq", "-o", "/dev/null"]).args(words).arg("--");
-        strace.arg(run.get_program()).args(run.get_args());
-        strace.env_remove("CHAIRSIDE_LOG").env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
-        if let Err(error) = Command::new("strace").arg("-V").stdout(Stdio::null()).status() {
-            println!("not tested here: strace cannot be run ({error}); packaging/ci.sh installs it");
-            assert!(std::env::var_os("CHAIRSIDE_GATE").is_none(), "the gate has strace");
-            return None;
-        }
-        Some(Running::of(strace))
-    }
-
-    /// Starts the daemon, waits until it tells the service manager that it is ready, and says how long that took.
-    #[expect(clippy::disallowed_methods, reason = "the time from exec to READY=1 is what is measured")]
-    pub(crate) fn ready_in(&self, log: &str) -> (Running, Duration) {
-        let path = self.dir.path().join("notify.sock");
-        let _ = std::fs::remove_file(&path);
-        let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let begun = std::time::Instant::now();
-        let running = self.start_with(log, &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
-        let mut told = [0; 4096];
-        loop {
-            let length = socket.recv(&mut told).unwrap_or_else(|error| {
-                panic!("it was not ready: {error}\n{}", running.log().join("\n"));
-            });
-            if told[..length].windows(7).any(|word| word == b"READY=1") {
-                return (running, begun.elapsed());
-            }
-        }
-    }
-
     /// Starts the daemon and waits until it is ready.
     pub(crate) fn ready(&self, log: &str) -> Running {
         let running = self.start(log);
@@ -193,7 +158,8 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    fn of(mut command: Command) -> Self {
+    /// Starts this command and hears what it says.
+    pub(crate) fn of(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let heard = Arc::new(Heard::default());
@@ -234,14 +200,10 @@ impl Running {
 
     /// Waits until `count` lines are as wanted.
     pub(crate) fn until_count(&self, what: &str, count: usize, wanted: impl Fn(&str) -> bool) {
-        let enough = |lines: &[String]| lines.iter().filter(|line| wanted(line)).count() >= count;
-        let guard = self.heard.inner.lock().unwrap();
-        let (guard, limit) = self
-            .heard
-            .changed
-            .wait_timeout_while(guard, PATIENCE, |(lines, ended)| !*ended && !enough(lines))
-            .unwrap();
-        assert!(!limit.timed_out() && enough(&guard.0), "not said: {what}\n{}", guard.0.join("\n"));
+        self.ended_before(count, &wanted);
+        let log = self.log();
+        let enough = log.iter().filter(|line| wanted(line)).count() >= count;
+        assert!(enough, "not said: {what}\n{}", log.join("\n"));
     }
 
     /// Lets it live for this long, or until it ends by itself: the instant of its death is what is tested.
