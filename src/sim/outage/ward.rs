@@ -347,11 +347,12 @@ impl FastChair {
         let (chair, at) = (&self.settings.name, capture.origin.at);
         Ok(match &capture.finding {
             Finding::TreatmentStarted => {
-                let id = seats.treatment_started(chair, &self.settings.machine, at)?;
+                // Seated before the treatment begins: one that begins unseated is the machine's until then, and a seat
+                // that comes later takes back what may have been sent of it.
                 self.patients = self.patients.wrapping_add(97);
                 let number = Sensitive::new(Patient(self.patients).record_number());
                 seats.seat(chair, number, at)?;
-                Some(Some(id))
+                Some(Some(seats.treatment_started(chair, &self.settings.machine, at)?))
             }
             Finding::TreatmentEnded(_) => seats.treatment_ended(chair, at)?.map(Some),
             Finding::Values(_) | Finding::Alarm(_) if capture.phase == Phase::Treating => {
@@ -430,8 +431,13 @@ mod tests {
     fn a_shift_has_treatments_with_patients_alarms_and_every_poll() {
         let home = tempfile::tempdir().unwrap();
         let keyring = Arc::new(Keyring::in_memory().unwrap());
-        let mut ward = FastWard::new(&chairs(home.path()), 1.0, NOON, &keyring, Unseated::Hold);
+        let mut ward = FastWard::new(&chairs(home.path()), 1.0, NOON, &keyring, Unseated::Machine);
         let mut records = Vec::new();
+        ward.play_until(minutes(60), &mut records).unwrap();
+        let gateway = ward.gateway.as_ref().unwrap();
+        let running = |chair: &FastChair| gateway.seats.running(&chair.settings.name).unwrap();
+        assert!(ward.chairs.iter().all(|chair| running(chair).seated));
+        assert_eq!(gateway.seats.untold(), [], "a seat took back what was sent before it");
         ward.play_until(minutes(300), &mut records).unwrap();
         let count = |wanted: fn(&Body) -> bool| records.iter().filter(|record| wanted(record.body())).count();
         assert_eq!(count(|body| matches!(body, Body::Values(_))), 3 * 300 * 6);
