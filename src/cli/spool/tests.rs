@@ -1,3 +1,5 @@
+//! The spool's commands on the folder of a stopped gateway.
+
 use super::letters::{LettersArgs, ReplayArgs};
 use super::look::InspectArgs;
 use super::salvage::SalvageArgs;

@@ -2,12 +2,12 @@
 
 use super::{ChairSlots, Left, SlotLedger, kept};
 use crate::model::name::ChairName;
+use crate::spool::disk::Disk;
 use crate::spool::frame::{FrameFault, Opener};
 use crate::spool::store::SledSpool;
 use crate::spool::{Sequence, SpoolError};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,6 +23,13 @@ const STRIDE: u64 = 512;
 /// The ledger as it was last written down, if it is there, whole, and not ahead of the records.
 pub(crate) fn load(home: &Path, last: Sequence) -> Option<SlotLedger> {
     kept::restore(&fs::read(home.join(FILE)).ok()?, last)
+}
+
+/// Writes the ledger down in place of what was there.
+pub(super) fn write(disk: &Disk, home: &Path, slots: &SlotLedger) -> Result<(), SpoolError> {
+    disk.act("write down the poll slots", || {
+        disk.own().replace(&home.join(FILE), &home.join("slots.next"), &slots.bytes())
+    })
 }
 
 impl SledSpool {
@@ -77,15 +84,7 @@ impl SledSpool {
     }
 
     pub(in crate::spool) fn write_slots(&mut self) -> Result<(), SpoolError> {
-        let act = "write down the poll slots";
-        let (file, next) = (self.home.join(FILE), self.home.join("slots.next"));
-        self.disk.act(act, || {
-            let mut written = File::create(&next)?;
-            written.write_all(&self.slots.bytes())?;
-            written.sync_all()?;
-            fs::rename(&next, &file)
-        })?;
-        self.disk.sync_folder(act, &self.home)?;
+        write(&self.disk, &self.home, &self.slots)?;
         self.slots_written = self.slots.cursor();
         Ok(())
     }

@@ -1,10 +1,12 @@
 //! Tests of the slot ledger: its counts, its holes, and its form on disk.
 
 use super::*;
+use crate::disk::simulated::under_every_fault;
 use crate::model::name::MachineName;
 use crate::model::time::ClockTrust;
 use crate::normalise::Origin;
 use crate::privacy::record::{Event, LossCause, Tombstone};
+use crate::spool::disk::Disk;
 use crate::spool::testing::at;
 use chairside_drivers::kit::driver::ModelId;
 use chairside_drivers::kit::time::{Slot, Tick};
@@ -278,4 +280,27 @@ fn a_ledger_ahead_of_the_records_is_not_believed() {
     let mut book = Book::new();
     book.note(&reading("chair-1", 0));
     assert_eq!(kept::restore(&book.ledger.bytes(), Sequence(0)), None);
+}
+
+#[test]
+fn counts_that_were_written_down_are_read_back_whatever_the_disk_does() {
+    let after = |readings: u64| {
+        let mut book = Book::new();
+        (0..readings).for_each(|slot| book.note(&reading("chair-1", slot)));
+        book.ledger
+    };
+    under_every_fault(
+        20,
+        |own, home| {
+            let disk = Disk::new(None, own.clone());
+            // A failed one is left, and a later one may go well again.
+            (1..=3).filter(|readings| file::write(&disk, home, &after(*readings)).is_ok()).max()
+        },
+        |home, written| {
+            let found = load(home, Sequence(3));
+            let cursor = found.as_ref().map(|found| found.cursor().0);
+            assert!(cursor >= *written, "{cursor:?}");
+            assert_eq!(found, cursor.map(after), "never anything else than was written");
+        },
+    );
 }
