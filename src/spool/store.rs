@@ -145,6 +145,11 @@ impl SledSpool {
     pub(super) fn remove_volumes(&mut self, expired: &[u64]) -> Result<(), SpoolError> {
         // A settlement that a power cut takes back would make records of a removed volume look lost.
         self.settlement.sync()?;
+        // A start counts the poll slots of records anew where they were not written down, so those records must still be there.
+        let leaving = self.contents.volumes.iter().filter(|volume| expired.contains(&volume.number));
+        if leaving.map(|volume| volume.last).max() > Some(self.slots_written.0) {
+            self.write_slots()?;
+        }
         self.contents.volumes.retain(|volume| !expired.contains(&volume.number));
         self.commit_both()?;
         let act = "remove a volume";
