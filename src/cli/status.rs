@@ -89,7 +89,7 @@ fn first_numbers(snapshot: &Snapshot) -> String {
         0 => writeln!(text, "0 polls unaccounted for, of {due} due: what became of every one is known."),
         lost => writeln!(
             text,
-            "! {} POLLS UNACCOUNTED FOR, of {due} due: run `chairside gaps`, and call who looks after this computer.",
+            "! {} POLLS UNACCOUNTED FOR, of {due} due: call who looks after this computer.",
             thousands(lost)
         ),
     };
@@ -363,7 +363,7 @@ mod tests {
         let page = page(&snapshot);
         let lines: Vec<_> = page.lines().skip(2).take(3).collect();
         insta::assert_snapshot!(lines.join("\n"), @r"
-        ! 3 POLLS UNACCOUNTED FOR, of 103 due: run `chairside gaps`, and call who looks after this computer.
+        ! 3 POLLS UNACCOUNTED FOR, of 103 due: call who looks after this computer.
         Nothing is sent: there is no upstream yet.
         ! Room for 9 h more, if nothing can be sent.
         ");
