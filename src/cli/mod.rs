@@ -7,6 +7,7 @@
 mod check;
 mod demo;
 mod drivers;
+mod gaps;
 mod outage;
 mod run;
 mod seat;
@@ -41,6 +42,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Show chairs, spool and upstreams of the running gateway.
     Status(status::StatusArgs),
+    /// Is any poll missing, and why: one line per range; exit 1 when any is unaccounted for.
+    Gaps(gaps::GapsArgs),
     /// Seat a patient on a chair; the record number is read from standard input.
     Seat(seat::SeatArgs),
     /// End the seat of a chair.
@@ -83,6 +86,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Check(args) => check::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Status(args) => status::run(args),
+        Command::Gaps(args) => gaps::run(&args),
         Command::Seat(args) => seat::seat(args),
         Command::Unseat(args) => seat::unseat(args),
         Command::Drivers(args) => drivers::run(args),

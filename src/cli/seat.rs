@@ -74,7 +74,7 @@ fn told(answer: Result<Answer, AskError>) -> Exit {
         Ok(Answer::Done { said }) => super::print(&said),
         Ok(Answer::Refused { why, code: RefusalCode::NotNow }) => complain(&why, Exit::NotReady),
         Ok(Answer::Refused { why, .. }) => complain(&why, Exit::No),
-        Ok(Answer::Status { .. } | Answer::Spool { .. }) => {
+        Ok(Answer::Status { .. } | Answer::Spool { .. } | Answer::Gaps { .. }) => {
             complain("the gateway answered something else", Exit::Fault)
         }
         Err(refusal) => complain(&crate::telemetry::chain(&refusal), refusal.exit()),

@@ -28,7 +28,7 @@ pub(super) fn run(args: StatusArgs) -> Exit {
             },
             Ok(Answer::Status { status }) => super::print(page(&status).trim_end()),
             Ok(Answer::Refused { why, .. }) => super::complain(&why, Exit::NotReady),
-            Ok(Answer::Done { .. } | Answer::Spool { .. }) => {
+            Ok(Answer::Done { .. } | Answer::Spool { .. } | Answer::Gaps { .. }) => {
                 super::complain("the gateway answered something else", Exit::Fault)
             }
             Err(refusal) => super::complain(&crate::telemetry::chain(&refusal), refusal.exit()),
@@ -86,10 +86,13 @@ fn first_numbers(snapshot: &Snapshot) -> String {
     let mut text = "\n".to_owned();
     let due = thousands(snapshot.slots.due);
     let _ = match snapshot.slots.unaccounted {
-        0 => writeln!(text, "0 polls unaccounted for, of {due} due: what became of every one is known."),
+        0 => writeln!(
+            text,
+            "0 polls unaccounted for, of {due} due: what became of every one is known (`chairside gaps`)."
+        ),
         lost => writeln!(
             text,
-            "! {} POLLS UNACCOUNTED FOR, of {due} due: call who looks after this computer.",
+            "! {} POLLS UNACCOUNTED FOR, of {due} due: `chairside gaps` says where; call who looks after this computer.",
             thousands(lost)
         ),
     };
@@ -363,7 +366,7 @@ mod tests {
         let page = page(&snapshot);
         let lines: Vec<_> = page.lines().skip(2).take(3).collect();
         insta::assert_snapshot!(lines.join("\n"), @r"
-        ! 3 POLLS UNACCOUNTED FOR, of 103 due: call who looks after this computer.
+        ! 3 POLLS UNACCOUNTED FOR, of 103 due: `chairside gaps` says where; call who looks after this computer.
         Nothing is sent: there is no upstream yet.
         ! Room for 9 h more, if nothing can be sent.
         ");
@@ -425,7 +428,7 @@ mod tests {
         ward-3: ready, running for 2 h, TEST data only
         ! The clock of this computer is wrong; set it, or connect it to a time server.
 
-        0 polls unaccounted for, of 1,234,567 due: what became of every one is known.
+        0 polls unaccounted for, of 1,234,567 due: what became of every one is known (`chairside gaps`).
         The oldest unsent record is 90 s old.
         Room for 31 days more, if nothing can be sent.
 

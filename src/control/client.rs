@@ -65,6 +65,14 @@ pub async fn status(socket: &Path) -> Result<Answer, AskError> {
     ask(socket, &Wire::Status).await
 }
 
+/// Asks which polls are missing.
+///
+/// # Errors
+/// [`AskError`] when the daemon cannot be asked.
+pub async fn gaps(socket: &Path) -> Result<Answer, AskError> {
+    ask(socket, &Wire::Gaps).await
+}
+
 /// Seats a patient.
 ///
 /// # Errors

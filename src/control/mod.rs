@@ -9,6 +9,7 @@ pub mod server;
 pub mod spool;
 
 use crate::status::Snapshot;
+use crate::status::gaps::Gaps;
 use chairside_drivers::kit::sensitive::Sensitive;
 use serde::{Deserialize, Serialize};
 use spool::{Ask, Told};
@@ -25,6 +26,8 @@ pub const MAX_ANSWER: usize = 8 * 1024 * 1024;
 pub enum Request {
     /// Everything on the board.
     Status,
+    /// Which polls are missing, and why.
+    Gaps,
     /// Seats a patient.
     Seat {
         /// The chair as the caller wrote it; it may not exist.
@@ -72,6 +75,11 @@ pub enum Answer {
         /// The answer.
         told: Box<Told>,
     },
+    /// Which polls are missing, and why.
+    Gaps {
+        /// By chair.
+        gaps: Box<Gaps>,
+    },
     /// It is not done.
     Refused {
         /// A stable word.
@@ -116,6 +124,7 @@ impl RefusalCode {
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 enum Wire {
     Status,
+    Gaps,
     Seat { chair: String, record_number: Hidden },
     Correct { chair: String, record_number: Hidden },
     Unseat { chair: String },
@@ -146,6 +155,7 @@ impl Request {
         };
         Some(match serde_json::from_slice(line).ok()? {
             Wire::Status => Self::Status,
+            Wire::Gaps => Self::Gaps,
             Wire::Seat { chair, record_number } => seat(chair, record_number, Correct::No),
             Wire::Correct { chair, record_number } => seat(chair, record_number, Correct::Yes),
             Wire::Unseat { chair } => Self::Unseat { chair },
@@ -158,6 +168,7 @@ impl Request {
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Status => "status",
+            Self::Gaps => "gaps",
             Self::Seat { correct: Correct::No, .. } => "seat",
             Self::Seat { correct: Correct::Yes, .. } => "correct",
             Self::Unseat { .. } => "unseat",

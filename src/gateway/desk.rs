@@ -9,6 +9,8 @@ use crate::control::server::{Desk, refused};
 use crate::control::{Answer, RefusalCode, Request};
 use crate::model::name::ChairName;
 use crate::privacy::seats::{SeatError, Seated};
+use crate::spool::SpoolStatus;
+use crate::status::gaps::Gaps;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ impl Desk for FrontDesk {
         let act = request.word();
         match request {
             Request::Status => self.status().await,
+            Request::Gaps => self.gaps(caller, act).await,
             Request::Seat { chair, record_number, correct } => {
                 let keep_delivered = self.keep_delivered;
                 self.seat(caller, act, &chair, Act::Seat { record_number, correct, keep_delivered }).await
@@ -45,11 +48,28 @@ impl Desk for FrontDesk {
 impl FrontDesk {
     async fn status(&self) -> Answer {
         if let Ok(spool) = self.shared.spool.status().await {
-            let (now, _) = self.shared.clock.now();
-            self.shared.board.set_spool(&spool, now, self.shared.clock.tick());
+            self.post(&spool);
         }
         let (now, _) = self.shared.clock.now();
         Answer::Status { status: Box::new(self.shared.board.snapshot(now)) }
+    }
+
+    async fn gaps(&self, caller: Caller, act: &'static str) -> Answer {
+        let Ok(spool) = self.shared.spool.status().await else {
+            let why = "the gateway is stopping; ask again once it runs";
+            return self.deny(caller, act, RefusalCode::NotNow, why);
+        };
+        self.post(&spool);
+        let (now, _) = self.shared.clock.now();
+        let zone = self.zone.iana_name().unwrap_or("UTC");
+        let gaps = Gaps::of(&self.shared.board.snapshot(now), &spool.slots, zone);
+        Answer::Gaps { gaps: Box::new(gaps) }
+    }
+
+    /// Puts on the board what the spool says now.
+    fn post(&self, spool: &SpoolStatus) {
+        let (now, _) = self.shared.clock.now();
+        self.shared.board.set_spool(spool, now, self.shared.clock.tick());
     }
 
     async fn seat(&self, caller: Caller, act: &'static str, chair: &str, what: Act) -> Answer {

@@ -213,7 +213,7 @@ impl<L: FnMut(&View) + Send> Director<'_, L> {
                     let refused = match client::seat(&socket, &chair, number, Correct::No).await {
                         Ok(Answer::Done { .. }) => return None,
                         Ok(Answer::Refused { why, .. }) => why,
-                        Ok(Answer::Status { .. } | Answer::Spool { .. }) => {
+                        Ok(Answer::Status { .. } | Answer::Spool { .. } | Answer::Gaps { .. }) => {
                             "the gateway answered something else".to_owned()
                         }
                         Err(error) => error.to_string(),
@@ -286,7 +286,7 @@ impl<L: FnMut(&View) + Send> Director<'_, L> {
             *resources.by_type.entry(type_name(*kind).to_owned()).or_default() += 1;
         }
         drop(holdings);
-        let polls = self.polls(&chairs, last);
+        let polls = self.polls(&chairs, end, last);
         let records = self.records(end);
         if resources.refused > 0 {
             self.disagreements.push(format!("the receiver refused {} entries", resources.refused));
@@ -295,9 +295,16 @@ impl<L: FnMut(&View) + Send> Director<'_, L> {
         self.verdict(comparison, polls, records, resources, elapsed)
     }
 
-    /// Each screen that left was an answered poll, or one that the gateway counts as missed.
-    fn polls(&mut self, chairs: &[Chair<'_>], last: &Snapshot) -> Polls {
-        let mut polls = Polls::default();
+    /// Each screen that left was an answered poll, or one that the gateway counts as missed; and each poll is in its ledger.
+    fn polls(&mut self, chairs: &[Chair<'_>], end: &Snapshot, last: &Snapshot) -> Polls {
+        let mut polls = Polls { unaccounted: end.slots.unaccounted, ..Polls::default() };
+        if end.slots.unaccounted > 0 || end.slots.captured == 0 {
+            let words = format!(
+                "the gateway cannot say what became of {} of {} polls, and captured {}",
+                end.slots.unaccounted, end.slots.due, end.slots.captured
+            );
+            self.disagreements.push(words);
+        }
         for (truth, chair) in chairs.iter().zip(&last.chairs) {
             let shown = truth.ledger.shown.len() as u64;
             let answered = chair.figures.answered;

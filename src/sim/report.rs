@@ -53,6 +53,8 @@ pub struct Polls {
     pub answered: u64,
     /// Polls the gateway counts as missed.
     pub missed: u64,
+    /// Polls of which the gateway cannot say what became of them.
+    pub unaccounted: u64,
 }
 
 /// Records in the spool.

@@ -38,6 +38,10 @@ pub(crate) struct Ledger {
     ends: [u64; 6],
     /// Single resources of records: delivered, refused.
     parts: [u64; 2],
+    /// Records that are held now.
+    held: u64,
+    /// Nothing below is open: it is settled or held. What looks for the oldest open record starts here.
+    open_from: u64,
     /// Above the cursor. `None`: all settled. Not in the map: all open.
     chunks: BTreeMap<u64, Chunk>,
     /// Leased sequences, with the count of releases at that time.
@@ -99,7 +103,13 @@ impl Marks {
 impl Ledger {
     /// A ledger of an upstream whose first record is `start`, while the spool has records up to `last`.
     pub(crate) fn new(start: u64, last: u64) -> Self {
-        Self { start, last: last.max(start.saturating_sub(1)), cursor: start, ..Self::default() }
+        Self {
+            start,
+            last: last.max(start.saturating_sub(1)),
+            cursor: start,
+            open_from: start,
+            ..Self::default()
+        }
     }
 
     /// Records up to `last` exist now.
@@ -144,9 +154,10 @@ impl Ledger {
             return;
         }
         self.forget(sequence);
-        self.marks(sequence.0).set(sequence.0, SETTLED);
+        self.mark_it(sequence.0, |marks| marks.set(sequence.0, SETTLED));
         self.count(end, 1);
         self.tidy(sequence.0 / CHUNK);
+        self.pass(sequence.0);
     }
 
     /// Ends a record that the upstream took or refused part by part; the first end stays, and its parts with it.
@@ -171,7 +182,8 @@ impl Ledger {
     pub(crate) fn hold(&mut self, sequence: Sequence, treatment: TreatmentId) {
         if !self.is_settled(sequence) {
             self.forget(sequence);
-            self.marks(sequence.0).hold(sequence.0, treatment);
+            self.mark_it(sequence.0, |marks| marks.hold(sequence.0, treatment));
+            self.pass(sequence.0);
         }
     }
 
@@ -182,7 +194,7 @@ impl Ledger {
         }
         self.forget(sequence);
         if self.chunks.contains_key(&(sequence.0 / CHUNK)) && self.mark(sequence.0) != OPEN {
-            self.marks(sequence.0).set(sequence.0, OPEN);
+            self.mark_it(sequence.0, |marks| marks.set(sequence.0, OPEN));
         }
         if not_before > Tick::ZERO {
             self.delayed.insert(sequence.0, not_before);
@@ -195,7 +207,13 @@ impl Ledger {
             let Some(marks) = chunk else { continue };
             let Some(place) = marks.treatments.iter().position(|other| *other == treatment) else { continue };
             let Ok(held) = u16::try_from(place).map(|place| place.saturating_add(HELD)) else { continue };
-            marks.marks.iter_mut().filter(|mark| **mark == held).for_each(|mark| *mark = OPEN);
+            for (sequence, mark) in
+                (*number * CHUNK..).zip(&mut marks.marks).filter(|(_, mark)| **mark == held)
+            {
+                *mark = OPEN;
+                self.held = self.held.saturating_sub(1);
+                self.open_from = self.open_from.min(sequence);
+            }
             self.changed.insert(*number);
         }
     }
@@ -229,8 +247,9 @@ impl Ledger {
         let [delivered, skipped, refused, lost, erased, evicted] = self.ends;
         let [parts_delivered, parts_refused] = self.parts;
         let all = self.last.saturating_add(1).saturating_sub(self.start);
-        let held = self.held();
-        let waiting = all.saturating_sub(self.ends.iter().sum::<u64>()).saturating_sub(held);
+        let (ended, held) = (self.ends.iter().sum::<u64>(), self.held);
+        debug_assert!(ended + held <= all, "{ended} records ended and {held} held, of {all}");
+        let waiting = all.saturating_sub(ended).saturating_sub(held);
         Counts {
             delivered,
             skipped,
@@ -246,12 +265,33 @@ impl Ledger {
         }
     }
 
-    fn held(&self) -> u64 {
+    /// What is held, mark by mark.
+    fn held_by_marks(&self) -> u64 {
         let held = |chunk: &Chunk| match chunk {
             None => 0,
             Some(marks) => marks.marks.iter().filter(|mark| **mark >= HELD).count() as u64,
         };
         self.chunks.values().map(held).sum()
+    }
+
+    /// Changes the mark of one record, and the count of what is held with it.
+    fn mark_it(&mut self, sequence: u64, change: impl FnOnce(&mut Marks)) {
+        let marks = self.marks(sequence);
+        let before = marks.mark(sequence);
+        change(marks);
+        let after = marks.mark(sequence);
+        self.held = (self.held + u64::from(after >= HELD)).saturating_sub(u64::from(before >= HELD));
+        if after == OPEN {
+            self.open_from = self.open_from.min(sequence);
+        }
+    }
+
+    /// This record is not open any more: where it was the first one, the next one is looked for.
+    fn pass(&mut self, sequence: u64) {
+        if sequence == self.open_from || self.open_from < self.cursor {
+            let next = self.open_upwards().next();
+            self.open_from = next.unwrap_or_else(|| self.last.saturating_add(1));
+        }
     }
 
     fn count(&mut self, end: End, records: u64) {
@@ -319,8 +359,8 @@ impl Ledger {
     }
 
     fn open_upwards(&self) -> impl Iterator<Item = u64> {
-        let (cursor, last) = (self.cursor, self.last);
-        let chunks = if cursor <= last { cursor / CHUNK..last / CHUNK + 1 } else { 0..0 };
+        let (from, last) = (self.open_from.max(self.cursor), self.last);
+        let chunks = if from <= last { from / CHUNK..last / CHUNK + 1 } else { 0..0 };
         chunks.flat_map(move |number| {
             let span = self.open_span(number);
             span.filter(move |sequence| self.mark(*sequence) == OPEN)
@@ -328,8 +368,8 @@ impl Ledger {
     }
 
     fn open_downwards(&self) -> impl Iterator<Item = u64> {
-        let (cursor, last) = (self.cursor, self.last);
-        let chunks = if cursor <= last { cursor / CHUNK..last / CHUNK + 1 } else { 0..0 };
+        let (from, last) = (self.open_from.max(self.cursor), self.last);
+        let chunks = if from <= last { from / CHUNK..last / CHUNK + 1 } else { 0..0 };
         chunks.rev().flat_map(move |number| {
             let span = self.open_span(number);
             span.rev().filter(move |sequence| self.mark(*sequence) == OPEN)
@@ -347,7 +387,7 @@ impl Ledger {
             return 0..0;
         }
         let end = ((number + 1) * CHUNK).min(self.last.saturating_add(1));
-        (number * CHUNK).max(self.cursor)..end
+        (number * CHUNK).max(self.cursor).max(self.open_from)..end
     }
 }
 
@@ -385,12 +425,13 @@ impl Ledger {
         }
         // A cursor ahead of the records would skip what comes next.
         let cursor = cursor.clamp(start, last.saturating_add(1).max(start));
-        let mut ledger = Self { start, cursor, ends, parts, ..Self::new(start, last) };
+        let mut ledger = Self { start, cursor, open_from: cursor, ends, parts, ..Self::new(start, last) };
         for (number, bytes) in chunks.filter(|(number, _)| (cursor / CHUNK..=last / CHUNK).contains(number)) {
             if let Some(chunk) = chunk(bytes) {
-                ledger.chunks.insert(number, chunk);
+                ledger.chunks.insert(number, within(chunk, number, cursor, last));
             }
         }
+        ledger.held = ledger.held_by_marks();
         ledger.reconcile();
         (cursor / CHUNK..=last / CHUNK).for_each(|number| ledger.tidy(number));
         Some(ledger)
@@ -417,6 +458,24 @@ impl Ledger {
         }
         self.count(End::Delivered, settled.saturating_sub(counted));
     }
+}
+
+/// A chunk whose marks say nothing of records that are not there yet: the records may have been cut, the marks not.
+fn within(chunk: Chunk, number: u64, cursor: u64, last: u64) -> Chunk {
+    let first = number * CHUNK;
+    if cursor <= first && first + (CHUNK - 1) <= last {
+        return chunk;
+    }
+    let mut marks =
+        chunk.unwrap_or_else(|| Box::new(Marks { marks: [SETTLED; CHUNK as usize], ..Marks::NEW }));
+    for (sequence, mark) in (first..).zip(&mut marks.marks) {
+        match sequence {
+            _ if sequence < cursor => *mark = SETTLED,
+            _ if sequence > last => *mark = OPEN,
+            _ => {}
+        }
+    }
+    Some(marks)
 }
 
 const FORM_SETTLED: u8 = 1;
@@ -512,6 +571,36 @@ mod tests {
         assert_eq!(back.due(9, Lane::Backlog, Tick::ZERO), [Sequence(401)]);
     }
 
+    #[test]
+    fn marks_ahead_of_the_records_skip_nothing_that_comes_later() {
+        let mut ledger = Ledger::new(1, 1000);
+        ledger.end_all(300, 1000, End::Delivered);
+        ledger.change_all();
+        let (summary, changes) = (ledger.summary(), ledger.take_changes());
+        let chunks = || changes.iter().filter_map(|(number, bytes)| Some((*number, bytes.as_deref()?)));
+        let mut back = Ledger::restore(&summary, chunks(), 400).unwrap();
+        assert_eq!((back.counts().delivered, back.counts().waiting), (101, 299));
+        back.appended(402);
+        let due = back.due(9999, Lane::Backlog, Tick::ZERO);
+        assert_eq!(due.last(), Some(&Sequence(402)));
+        assert_eq!(due.len(), 299 + 2);
+    }
+
+    /// Every second of 800,000 records is held, the others wait: what a day of an unseated ward and a receiver that is away leaves.
+    #[test]
+    fn counts_and_the_oldest_waiting_one_do_not_walk_through_a_large_backlog() {
+        let mut ledger = Ledger::new(1, 800_000);
+        (1..=400_000).for_each(|n| ledger.hold(Sequence(n), treatment((n % 5) as u8)));
+        let walked = ledger.open_from;
+        assert_eq!(walked, 400_001, "the held ones are behind it");
+        assert_eq!(ledger.oldest_waiting(), Some(Sequence(400_001)));
+        assert_eq!((ledger.counts().held, ledger.counts().waiting), (400_000, 400_000));
+        ledger.release(treatment(0));
+        assert_eq!(ledger.oldest_waiting(), Some(Sequence(5)));
+        ledger.end(Sequence(5), End::Delivered);
+        assert_eq!((ledger.oldest_waiting(), ledger.counts().held), (Some(Sequence(10)), 320_000));
+    }
+
     #[derive(Clone, Debug)]
     enum Act {
         Append(u64),
@@ -594,6 +683,9 @@ mod tests {
                 prop_assert_eq!(counts.delivered, count(|p| *p == Plain::Done));
                 prop_assert_eq!(counts.held, count(|p| matches!(p, Plain::Held(_))));
                 prop_assert_eq!(total(counts), plain.len() as u64);
+                prop_assert_eq!(counts.held, ledger.held_by_marks());
+                let oldest = plain.iter().find(|(_, p)| matches!(p, Plain::Open(_) | Plain::Leased)).map(|(n, _)| Sequence(*n));
+                prop_assert_eq!(ledger.oldest_waiting(), oldest);
                 let (from, to) = (start + 100, start + 200);
                 let settled = plain.range(from..=to).all(|(_, p)| *p == Plain::Done);
                 prop_assert_eq!(ledger.all_settled(from, to), settled);

@@ -1,6 +1,7 @@
 //! The live state of chairs, spool and upstreams, for `status`: what a task knows about itself, and never who sits where.
 
 mod board;
+pub mod gaps;
 mod room;
 pub mod slots;
 

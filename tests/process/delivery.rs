@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const LOG: &str = "info,chairside::gateway=debug";
-const VENOUS: &str = "158776";
+pub(crate) const VENOUS: &str = "158776";
 /// The dialysate flow, which a counting machine counts its answers with.
-const COUNTED: &str = "158792";
+pub(crate) const COUNTED: &str = "158792";
 
 /// Code, value and time in milliseconds of every Observation with a quantity.
-fn readings(resources: &BTreeMap<String, Value>) -> Vec<(String, String, i64, String)> {
+pub(crate) fn readings(resources: &BTreeMap<String, Value>) -> Vec<(String, String, i64, String)> {
     let quantity = |(id, resource): (&String, &Value)| {
         let value = resource["valueQuantity"]["value"].as_number()?.to_string();
         let code = resource["code"]["coding"][0]["code"].as_str()?.to_owned();

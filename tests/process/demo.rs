@@ -29,6 +29,7 @@ fn a_demo_with_an_outage_and_a_change_of_patient_agrees_and_leaves_nothing_behin
     for nothing in ["wrong", "misattributed", "duplicates", "missing"] {
         assert_eq!(verdict[nothing], 0, "{nothing}: {said}");
     }
+    assert_eq!(verdict["polls"]["unaccounted"], 0, "{said}");
     // How many there are depends on how busy the computer is; that something was compared does not.
     assert!(verdict["values_compared"].as_u64().unwrap() > 100, "{said}");
     assert!(is_empty(temp.path()));

@@ -16,6 +16,7 @@ mod disk;
 mod exits;
 mod outage;
 mod prompt;
+mod slots;
 mod spool;
 mod starts;
 mod ward;

@@ -106,7 +106,13 @@ pub(super) fn verdict(verdict: &Verdict) -> String {
         let _ = writeln!(text, "{name:>22}  {words}");
     };
     let (polls, records, resources) = (&verdict.polls, &verdict.records, &verdict.resources);
-    row("polls", format!("{} answered of {} shown, {} missed", polls.answered, polls.shown, polls.missed));
+    row(
+        "polls",
+        format!(
+            "{} answered of {} shown, {} missed, {} unaccounted for",
+            polls.answered, polls.shown, polls.missed, polls.unaccounted
+        ),
+    );
     row(
         "records",
         format!(

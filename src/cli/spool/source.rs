@@ -101,7 +101,7 @@ impl Source {
                 Ok(Answer::Spool { told }) => Ok(Some(*told)),
                 Ok(Answer::Refused { code: RefusalCode::Malformed, why }) => Err((why, Exit::Usage)),
                 Ok(Answer::Refused { why, .. }) => Err((why, Exit::NotReady)),
-                Ok(Answer::Done { .. } | Answer::Status { .. }) => {
+                Ok(Answer::Done { .. } | Answer::Status { .. } | Answer::Gaps { .. }) => {
                     Err(("the gateway answered something else".to_owned(), Exit::Fault))
                 }
                 Err(refusal) => Err((chain(&refusal), refusal.exit())),

@@ -26,7 +26,7 @@ impl Ledger {
             return false;
         }
         self.move_cursor_back(sequence.0);
-        self.marks(sequence.0).set(sequence.0, OPEN);
+        self.mark_it(sequence.0, |marks| marks.set(sequence.0, OPEN));
         self.discount(ended);
         let [all_taken, all_refused] = &mut self.parts;
         *all_taken = all_taken.saturating_sub(taken);
