@@ -46,6 +46,8 @@ pub struct SystemClock {
     /// The tick at which it was made.
     first: Tick,
     floor: Timestamp,
+    /// What the wall clock showed when it was made.
+    opened: Timestamp,
     source: TimeSource,
     boots: Option<Mutex<Boots>>,
 }
@@ -56,7 +58,8 @@ impl SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the monotonic clock")]
     pub fn new(floor: Timestamp) -> Self {
         let started = tokio::time::Instant::now();
-        Self { started, first: Tick::ZERO, floor, source: TimeSource::Unknown, boots: None }
+        let opened = wall_clock();
+        Self { started, first: Tick::ZERO, floor, opened, source: TimeSource::Unknown, boots: None }
     }
 
     /// The clock of a gateway with this state directory. Its ticks are of the computer's boot, so that they mean the same to
@@ -65,9 +68,10 @@ impl SystemClock {
     pub fn open(state_dir: &Path, floor: &TimeFloor) -> Self {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let boots = Boots::load(floor.disk.clone(), state_dir, boot.trim(), floor.earliest());
+        let source = TimeSource::of_computer(Path::new("/"));
         Self {
             first: boots.begin().after(since_boot()),
-            source: TimeSource::of_computer(Path::new("/")),
+            source: if boots.is_met() { TimeSource::Unknown } else { source },
             boots: Some(Mutex::new(boots)),
             ..Self::new(floor.earliest())
         }
@@ -82,7 +86,8 @@ impl Clock for SystemClock {
 
     fn now(&self) -> (Timestamp, ClockTrust) {
         let now = wall_clock();
-        let is_trusted = now >= self.floor && self.source.is_set();
+        let ran = self.tick().since(self.first);
+        let is_trusted = now >= self.floor && self.source.is_set(self.opened.after(ran), now);
         (now, if is_trusted { ClockTrust::Trusted } else { ClockTrust::Untrusted })
     }
 

@@ -76,6 +76,11 @@ impl Boots {
         Tick::from_micros(self.known.back().map_or(0, |boot| u64::from(boot.number)) << TICKS)
     }
 
+    /// Whether a trusted clock was met in this boot.
+    pub(super) fn is_met(&self) -> bool {
+        self.known.back().is_some_and(|boot| boot.began.is_some())
+    }
+
     /// What time it was at this tick. Nothing is known before the clock of this boot is trusted.
     pub(super) fn true_time(&self, tick: Tick) -> TrueTime {
         let Some(this) = self.known.back().and_then(|boot| boot.began) else { return TrueTime::Unknown };
@@ -172,7 +177,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let early = load(dir.path(), "a", NOON).begin().after(minutes(3));
         let mut later = load(dir.path(), "a", NOON);
+        assert!(!later.is_met());
         later.meet(later.begin().after(minutes(10)), NOON.after(minutes(600))).unwrap();
+        assert!(load(dir.path(), "a", NOON).is_met());
         let known = TrueTime::At(NOON.after(minutes(593)));
         assert_eq!(later.true_time(early), known);
         // The first meeting counts: the same record gets the same time at every retry.

@@ -115,11 +115,7 @@ impl Sealing {
         mut requests: mpsc::Receiver<SeatRequest>,
         tried: oneshot::Sender<()>,
     ) -> Result<(), Cause> {
-        self.end_on_other_machine().await?;
-        self.close_alarms();
-        self.tell_downtime();
-        self.write().await?;
-        self.tell_untold().await?;
+        self.take_up().await?;
         let mut tried = Some(tried);
         let mut beat = interval(Duration::from_secs(1));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -152,6 +148,15 @@ impl Sealing {
         // Nobody watches the alarms that are on from now on; the next run raises anew what is on then.
         self.lose_line(self.moment()).await?;
         self.write().await
+    }
+
+    /// What the run before left undone.
+    async fn take_up(&mut self) -> Result<(), Cause> {
+        self.end_on_other_machine().await?;
+        self.close_alarms();
+        self.tell_downtime();
+        self.write().await?;
+        self.tell_untold().await
     }
 
     /// The chair was given another machine while the gateway was down: whatever ran on the one before is not what this
@@ -580,3 +585,5 @@ impl Sealing {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod truth_tests;

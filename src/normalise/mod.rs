@@ -190,6 +190,7 @@ impl Normaliser {
 
     /// The wall clock was set by this many microseconds: times that are compared with later ones move along.
     pub fn clock_stepped(&mut self, micros: i64) {
+        self.judge.clock_stepped(micros);
         if let Some(treating) = &mut self.treating {
             treating.at = treating.at.shifted(micros);
         }

@@ -34,7 +34,7 @@ impl Chair {
         Self::new("kpoll/nikkiso_dbb27c", '2', NIKKISO, nikkiso_map())
     }
 
-    pub(super) fn toray() -> Self {
+    pub(crate) fn toray() -> Self {
         Self::new("kpoll/toray_tr8000", '1', TORAY, toray_map())
     }
 
@@ -222,7 +222,7 @@ pub(crate) fn nikkiso_map() -> DeviceMap {
     map(own, "S", flag)
 }
 
-pub(super) fn toray_map() -> DeviceMap {
+pub(crate) fn toray_map() -> DeviceMap {
     let rule = TreatmentRule::Elapsed {
         elapsed: ChannelId::from_static("K"),
         blood_flow: ChannelId::from_static("D"),

@@ -146,6 +146,14 @@ impl Judge {
         }
     }
 
+    /// The wall clock was set by this many microseconds: what a restart left is told in times of the clock of now.
+    pub(super) fn clock_stepped(&mut self, micros: i64) {
+        if let Some(resume) = self.running.as_mut().and_then(|running| running.pending.as_mut()) {
+            resume.started = resume.started.shifted(micros);
+            resume.at = resume.at.shifted(micros);
+        }
+    }
+
     /// The treatment was ended by hand and no other begun: what the machine still shows begins one like any other.
     pub(super) const fn ended(&mut self) {
         if self.running.take().is_some() {
@@ -223,7 +231,8 @@ impl Judge {
         self.running =
             Some(Running { age: at.since(resume.started), since: now, advanced: true, pending: None });
         self.elapsed = Some(Seen { minutes, at: now });
-        self.advanced = (advanced || passed <= COARSE).then_some(now);
+        let is_going_on = advanced && signals.flow == Some(true);
+        self.advanced = (is_going_on || passed <= COARSE).then_some(now);
         // How long the pump has stood is not known; the hysteresis starts anew.
         self.flowed = Some(now);
         None
@@ -250,7 +259,11 @@ impl Judge {
             self.flowed = Some(now);
         }
         if self.advances(signals) {
-            self.advanced = Some(now);
+            // Over a silence it may have advanced and stopped again; then the pump stands too.
+            let is_seen = self.elapsed.is_some_and(|seen| now.since(seen.at) <= COARSE);
+            if is_seen || signals.flow == Some(true) {
+                self.advanced = Some(now);
+            }
             if let Some(running) = &mut self.running {
                 running.advanced = true;
             }

@@ -7,6 +7,8 @@ use super::{Pseudonym, TreatmentStory};
 use crate::model::name::UpstreamName;
 use crate::normalise::{Capture, Finding, Phase};
 use crate::upstream::Identities;
+#[cfg(test)]
+use chairside_drivers::kit::sensitive::Sensitive;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -41,6 +43,15 @@ impl Pseudonymiser {
             Finding::TreatmentEnded(reason) => Body::TreatmentEnded(reason),
         };
         Record::assemble(origin, treatment.filter(|_| of_a_treatment), body)
+    }
+
+    /// What this receiver is told of the patient with this record number.
+    #[cfg(test)]
+    pub(crate) fn name_of(&self, recipient: &UpstreamName, number: &Sensitive<String>) -> Option<Pseudonym> {
+        let number = super::record_number::RecordNumber::parse(number).ok()?;
+        let state = self.keyring.state();
+        let row = *state.patients.get(&number.mac(&state.lookup))?;
+        self.pseudonym(recipient, row)
     }
 
     /// What this recipient sees of a patient.
@@ -104,7 +115,6 @@ mod tests {
     use crate::privacy::keyring::KeyringError;
     use crate::privacy::keyring::state::Treatment;
     use chairside_drivers::kit::driver::ModelId;
-    use chairside_drivers::kit::sensitive::Sensitive;
     use chairside_drivers::kit::time::Tick;
 
     const TREATMENT: TreatmentId = TreatmentId::from_bytes([1; 16]);

@@ -12,15 +12,15 @@ use crate::spool::{BatchLimit, Lane, StoreId, Stored, handle};
 use chairside_drivers::kit::sensitive::Sensitive;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-const NOON: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+pub(super) const NOON: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 const HOUR: i64 = 3_600_000_000;
 
 /// A clock that anybody may set.
 #[derive(Debug)]
-struct Settable {
-    tick: AtomicU64,
-    ahead: AtomicI64,
-    trusted: AtomicBool,
+pub(super) struct Settable {
+    pub(super) tick: AtomicU64,
+    pub(super) ahead: AtomicI64,
+    pub(super) trusted: AtomicBool,
 }
 
 impl Clock for Settable {
@@ -35,22 +35,22 @@ impl Clock for Settable {
     }
 }
 
-struct House {
+pub(super) struct House {
     clock: Arc<Settable>,
     shared: Arc<Shared>,
 }
 
 /// A chair with its machine.
-struct Place {
+pub(super) struct Place {
     sealing: Sealing,
     machine: machine::Chair,
 }
 
-fn ehr() -> UpstreamName {
+pub(super) fn ehr() -> UpstreamName {
     UpstreamName::new("ehr").unwrap()
 }
 
-fn settings(name: &str) -> ChairSettings {
+pub(super) fn settings(name: &str) -> ChairSettings {
     ChairSettings {
         name: ChairName::new(name).unwrap(),
         machine: MachineName::new("asset-14").unwrap(),

@@ -368,3 +368,28 @@ fn without_a_rule_no_treatment_is_seen_and_a_known_one_is_ended() {
     let mut ward = restart(Rule::None);
     assert_eq!(ward.at_minute(30), ended(EndReason::LostTrack));
 }
+
+#[test]
+fn a_machine_that_stopped_in_a_silence_is_not_treating_after_it() {
+    for (flow, phase) in [(false, Phase::Ending), (true, Phase::Treating)] {
+        let mut ward = Ward::treating(Rule::Elapsed, 30);
+        ward.wait(Duration::from_secs(30 * 60));
+        ward.signals.flow = Some(flow);
+        assert_eq!(ward.at_minute(50), NOTHING);
+        assert_eq!(ward.judge.phase(), phase);
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_while_the_machine_is_waited_for_changes_no_age() {
+    for hours in [-5, 5] {
+        let resume = Resume { started: minute(0), elapsed: Some(Decimal::whole(30)), at: minute(30) };
+        let by = hours * 3_600_000_000;
+        let mut ward = Ward::resumed(Rule::Flag, resume);
+        ward.judge.clock_stepped(by);
+        let signals =
+            Signals { flag: Some(true), elapsed: Some(Decimal::whole(31)), flow: Some(true), hot: false };
+        assert_eq!(ward.judge.step(ward.now, minute(31).shifted(by), signals), NOTHING);
+        assert_eq!(ward.judge.phase(), Phase::Treating);
+    }
+}
