@@ -15,11 +15,11 @@ use crate::privacy::record::{Event, LossCause, Record, Tombstone};
 use crate::spool::disk::{free, used};
 use crate::spool::frame::{FrameFault, FrameKind, Header, Opener};
 use crate::spool::manifest::{VolumeEntry, folder_name};
+use crate::spool::room::LEFT_FREE;
 use crate::spool::salvage::{Runs, copy};
 use crate::spool::scan::{Index, Tail};
 use crate::spool::space::Level;
 use crate::spool::store::{SledSpool, remove_folder};
-use crate::spool::writing::LEFT_FREE;
 use crate::spool::{Pruned, Sequence, SpoolError, reserve};
 use std::collections::BTreeMap;
 
@@ -62,7 +62,7 @@ impl SledSpool {
         if let Some(number) = told.map(|volume| volume.number) {
             all = self.evict_volume(number, moment)?;
         }
-        let mut full = self.room().with(bytes).level() == Level::Evict;
+        let mut full = !self.has_ample_room(bytes) && self.room().with(bytes).level() == Level::Evict;
         if !full {
             return Ok(all);
         }

@@ -24,6 +24,7 @@ pub mod pace;
 mod reading;
 mod replay;
 mod reserve;
+mod room;
 mod rows;
 mod salvage;
 mod scan;

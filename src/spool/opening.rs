@@ -10,13 +10,13 @@ use crate::spool::lock::Lock;
 use crate::spool::manifest::{
     Contents, Found, Manifest, UpstreamEntry, VolumeEntry, folder_name, folder_number, read,
 };
+use crate::spool::room::{LEFT_FREE, Measured};
 use crate::spool::salvage::{is_copy, listed};
 use crate::spool::scan::{Index, Tail, survey};
 use crate::spool::settlement::Settlement;
 use crate::spool::shelf::Shelf;
 use crate::spool::slots::SlotLedger;
 use crate::spool::store::{Options, SledSpool, remove_folder};
-use crate::spool::writing::LEFT_FREE;
 use crate::spool::{Sequence, SpoolError, StoreId, reserve};
 use std::collections::BTreeMap;
 use std::fs;
@@ -86,6 +86,7 @@ impl SledSpool {
             slots_written: Sequence(u64::MAX),
             shelf: Shelf::default(),
             resting_bytes: 0,
+            measured: Measured::default(),
             failures: 0,
             broken: None,
             damaged: false,

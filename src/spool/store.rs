@@ -12,6 +12,7 @@ use crate::spool::disk::{Disk, Faults};
 use crate::spool::frame::{Header, Opener, Sealer};
 use crate::spool::lock::Lock;
 use crate::spool::manifest::{Contents, Manifest, VolumeEntry, folder_name};
+use crate::spool::room::{Measured, SEGMENT};
 use crate::spool::rows::Volume;
 use crate::spool::salvage::Runs;
 use crate::spool::scan::digest;
@@ -21,7 +22,6 @@ use crate::spool::slots::{Left, SlotLedger};
 use crate::spool::space::Space;
 use crate::spool::tools::SpoolTools;
 use crate::spool::volume::pack;
-use crate::spool::writing::SEGMENT;
 use crate::spool::{
     BatchLimit, Lane, Pruned, Retention, Sequence, Spool, SpoolError, SpoolStatus, StoreId, Stored, Verdict,
 };
@@ -89,6 +89,7 @@ pub struct SledSpool {
     pub(super) shelf: Shelf,
     /// Bytes of the volumes that are not written any more.
     pub(super) resting_bytes: u64,
+    pub(super) measured: Measured,
     /// Acts of the disk that failed since the start. The second one ends the spool.
     pub(super) failures: u32,
     pub(super) broken: Option<SpoolError>,
@@ -127,6 +128,7 @@ impl SledSpool {
         let frames = self.sealer.seal_all(Sequence(first), batch)?;
         self.check_space(batch, &frames)?;
         self.write_frames(&pack(Sequence(first), &frames), at)?;
+        self.note_written(&frames);
         let last = self.contents.last + batch.len() as u64;
         self.contents.last = last;
         if let Some(volume) = self.contents.volumes.last_mut() {
@@ -212,6 +214,7 @@ impl Spool for SledSpool {
         upstream: &UpstreamName,
         verdicts: &[(Sequence, Verdict)],
     ) -> Result<(), SpoolError> {
+        self.look_again();
         self.write_letters(upstream, verdicts)?;
         let answered = self.answered(upstream, verdicts)?;
         self.settlement.settle(upstream, verdicts)?;
@@ -261,6 +264,7 @@ impl Spool for SledSpool {
 
     fn prune(&mut self, policy: Retention, now: Timestamp) -> Result<Pruned, SpoolError> {
         self.heard = now;
+        self.look_again();
         self.dead.tidy()?;
         self.options.max_bytes = policy.max_bytes;
         let newest = self.contents.volumes.last().map_or(0, |volume| volume.number);

@@ -1,13 +1,10 @@
-//! How records come into the spool: volumes that are started, filled and given up, and the space they take.
+//! How records come into the spool: volumes that are started, filled and given up.
 
 use crate::model::time::Timestamp;
-use crate::privacy::record::Record;
-use crate::spool::disk::{free, used};
-use crate::spool::frame::FrameKind;
-use crate::spool::manifest::{ASIDE, VolumeEntry, folder_name};
+use crate::spool::manifest::{VolumeEntry, folder_name};
+use crate::spool::room::SEGMENT;
 use crate::spool::rows::Volume;
 use crate::spool::scan::digest;
-use crate::spool::space::Space;
 use crate::spool::store::SledSpool;
 use crate::spool::volume::Row;
 use crate::spool::{Sequence, SpoolError, reserve};
@@ -25,60 +22,7 @@ const VOLUME_PART: u64 = 16;
 /// But never smaller than this because of it: an empty volume takes a good part of it.
 const VOLUME_LEAST: u64 = 4 * SEGMENT;
 
-/// A frame takes about twice its length in sled until its pages are tidied up.
-const SLED_OVERHEAD: u64 = 2;
-
-/// sled writes in segments of this size, and a commit can begin one.
-pub(super) const SEGMENT: u64 = 512 * 1024;
-
-/// This part of the space is kept back from readings, for alarms and treatment events.
-const RESERVE: u64 = 40;
-
-/// Bytes of the file system that are left to others, and to the settlement of what is stored.
-pub(super) const LEFT_FREE: u64 = 16 * 1024 * 1024;
-
 impl SledSpool {
-    pub(super) fn check_space(&self, batch: &[Record], frames: &[Vec<u8>]) -> Result<(), SpoolError> {
-        let bytes = frames.iter().map(|frame| frame.len() as u64).sum::<u64>() * SLED_OVERHEAD + SEGMENT;
-        let urgent = batch.iter().all(|record| FrameKind::of(record.body()).passes_the_reserve());
-        let kept_back = if urgent { 0 } else { self.options.max_bytes / RESERVE };
-        // What says that records leave comes before they do: an eviction has to begin above the bound.
-        let makes_room = batch.iter().all(|record| FrameKind::of(record.body()) == FrameKind::Evicted);
-        let (used, max) = (self.used(), self.options.max_bytes);
-        if !makes_room && used.saturating_add(bytes) > max.saturating_sub(kept_back) {
-            return Err(SpoolError::Full { used, max });
-        }
-        let left = if urgent { LEFT_FREE / 4 } else { LEFT_FREE };
-        let free = self.disk.act("ask for free space", || free(&self.home))?;
-        if free < bytes.saturating_add(left) {
-            return Err(SpoolError::Full { used, max: used.saturating_add(free) });
-        }
-        Ok(())
-    }
-
-    /// How full the spool is.
-    pub(super) fn room(&self) -> Space {
-        let used = self.used();
-        // A file system that cannot be asked is not taken for a full one.
-        let free = free(&self.home).map_or(u64::MAX, |free| free.saturating_sub(LEFT_FREE));
-        Space::of(used, self.options.max_bytes, free)
-    }
-
-    /// Bytes on disk.
-    pub(super) fn used(&self) -> u64 {
-        let newest = self.current.as_ref().and(self.contents.volumes.last());
-        let newest = newest.map_or(0, |volume| used(&self.home.join(volume.folder())));
-        let beside = ["settlement", "settlement-damaged", "dead", "contents", "manifest", ASIDE]
-            .map(|name| used(&self.home.join(name)));
-        self.resting_bytes + newest + beside.iter().sum::<u64>()
-    }
-
-    pub(super) fn measure_resting_volumes(&mut self) {
-        let written = self.current.as_ref().and(self.contents.volumes.last()).map(|volume| volume.number);
-        let resting = self.contents.volumes.iter().filter(|volume| Some(volume.number) != written);
-        self.resting_bytes = resting.map(|volume| used(&self.home.join(volume.folder()))).sum();
-    }
-
     /// Writes the frames; durable when it returns. A volume that fails is left as it is and its frames go to a new one.
     pub(super) fn write_frames(&mut self, rows: &[Row], at: Timestamp) -> Result<(), SpoolError> {
         let mut last_chance = false;
@@ -126,7 +70,7 @@ impl SledSpool {
         let Some(newest) = self.contents.volumes.last() else { return self.start_volume(at) };
         let full = newest.records() >= self.options.volume_records
             || newest.opened.is_some_and(|opened| at.since(opened) >= VOLUME_AGE)
-            || (self.current.is_some() && used(&self.home.join(newest.folder())) >= self.volume_bytes());
+            || self.newest_takes(self.volume_bytes());
         match (self.current.is_some(), full) {
             (true, false) => Ok(()),
             (true, true) => {
