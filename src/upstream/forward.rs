@@ -1,6 +1,7 @@
 //! Lease, deliver, settle, back off: once, for every kind of upstream. The spool is the only queue and this is the only
 //! retry policy.
 
+mod ahead;
 mod breaker;
 
 pub use breaker::Circuit;
@@ -11,6 +12,7 @@ use crate::privacy::record::{Body, Correction};
 use crate::spool::handle::SpoolHandle;
 use crate::spool::{BatchLimit, Lane, RefusedPart, Sequence, SpoolError, Stored, Verdict};
 use crate::upstream::{Delivery, Next, Trouble, Upstream, Wire};
+use ahead::Ahead;
 use breaker::{Breaker, LOOK_AGAIN, SHORTEST_WAIT};
 use chairside_drivers::kit::time::Tick;
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,6 +95,7 @@ pub async fn forward<U: Upstream>(
         retries: BTreeSet::new(),
         corrected: BTreeMap::new(),
         stranded: Vec::new(),
+        ahead: None,
         set_back: None,
     };
     forwarder.run(std::pin::pin!(stop)).await;
@@ -112,6 +115,8 @@ struct Forwarder<U> {
     corrected: BTreeMap<Sequence, Sequence>,
     /// Leased records whose verdict the spool did not take; they are handed back before anything else is leased.
     stranded: Vec<Sequence>,
+    /// The next batch, where it was leased and made ready while the last one was on its way.
+    ahead: Option<Ahead>,
     /// When something last kept records back.
     set_back: Option<Tick>,
 }
@@ -177,13 +182,13 @@ impl<U: Upstream> Forwarder<U> {
         mut stop: Pin<&mut (impl Future<Output = ()> + Send)>,
     ) -> Result<Option<bool>, SpoolError> {
         let mut busy = false;
-        for lane in [Lane::Live, Lane::Backlog] {
+        for (lane, next_lane) in [(Lane::Live, Lane::Backlog), (Lane::Backlog, Lane::Live)] {
             if is_ready(stop.as_mut()) {
+                self.give_up_ahead();
+                self.hand_back_stranded().await?;
                 return Ok(None);
             }
-            let name = self.upstream.name().clone();
-            let limit = self.breaker.lease();
-            let leased = self.spool.lease(&name, limit, lane, self.clock.tick()).await?;
+            let leased = self.next_batch(lane, self.breaker.lease()).await?;
             if leased.is_empty() {
                 continue;
             }
@@ -191,15 +196,23 @@ impl<U: Upstream> Forwarder<U> {
             // Whatever fails from here on, no record may stay leased; one that is settled by then stays settled.
             self.stranded = leased.iter().map(|stored| stored.sequence).collect();
             let (records, leased_at) = (leased.len(), self.clock.tick());
-            let (next, contact) = self.handle(leased).await?;
+            let looking = self.look_ahead(records, next_lane);
+            let handled = self.handle(leased).await;
+            let took = self.clock.tick().since(leased_at);
+            let found = self.found_ahead(looking).await;
+            if handled.is_err() {
+                self.give_up_ahead();
+            }
+            let (next, contact) = handled?;
             self.stranded.clear();
+            found?;
             // What is only skipped or held says nothing about the receiver.
             let counts = contact == Contact::Heard || self.breaker.circuit() == Circuit::Closed;
             if counts && next == Next::Continue {
-                self.breaker.passed(records, self.clock.tick().since(leased_at));
+                self.breaker.passed(records, took);
             }
             self.show_breaker();
-            if self.take_in(next, stop.as_mut()).await == Onward::Stop {
+            if self.go_on(next, stop.as_mut()).await? == Onward::Stop {
                 return Ok(None);
             }
         }

@@ -13,6 +13,7 @@ use crate::model::time::Timestamp;
 use crate::privacy::record::{Correction, Revision, TreatmentId};
 use crate::spool::{Sequence, Stored, Verdict};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One receiver. An implementation encodes and speaks; it has no retry policy and no queue of its own.
@@ -30,11 +31,22 @@ pub trait Upstream: Send {
     /// A record that is known not to have been written is left alone; where a resource cannot be taken back, the
     /// upstream pauses and the correction stays open.
     fn correct(&mut self, correction: Correction, batch: &[Stored]) -> impl Future<Output = Delivery> + Send;
+    /// What can be done for a batch while the one before it is on its way; `None` where there is nothing to gain.
+    fn preparation(&self) -> Option<Arc<dyn Prepare>> {
+        None
+    }
     /// Looks after what it needs besides records, like certificates; asked about once a minute, however little there is to
     /// deliver.
     fn tend(&mut self) -> Wire {
         Wire::default()
     }
+}
+
+/// The part of a delivery that needs no receiver.
+pub trait Prepare: Send + Sync {
+    /// Makes ready what [`Upstream::deliver`] will need for these records. It decides nothing: what has changed until then is
+    /// made anew.
+    fn prepare(&self, batch: &[Stored]);
 }
 
 /// How it stands with the connection, for `status`.

@@ -8,7 +8,7 @@ use crate::config::settings::{FhirSettings, GatewaySettings, UpstreamSettings};
 use crate::model::name::UpstreamName;
 use crate::privacy::record::Correction;
 use crate::spool::{Sequence, Stored};
-use crate::upstream::{Delivery, Identities, Upstream, Wire};
+use crate::upstream::{Delivery, Identities, Prepare, Upstream, Wire};
 use std::sync::Arc;
 
 /// A FHIR server as an upstream.
@@ -49,6 +49,10 @@ impl Upstream for FhirUpstream {
 
     async fn correct(&mut self, correction: Correction, batch: &[Stored]) -> Delivery {
         self.writer.correct(correction, batch).await
+    }
+
+    fn preparation(&self) -> Option<Arc<dyn Prepare>> {
+        Some(self.writer.desk.clone())
     }
 
     fn tend(&mut self) -> Wire {

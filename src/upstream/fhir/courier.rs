@@ -9,24 +9,24 @@ use crate::clock::Clock;
 use crate::spool::Reason;
 use crate::upstream::tls::LinkFault;
 use crate::upstream::{Next, Trouble};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::sleep;
 use uuid::Uuid;
 
 /// After this many faults of the server in a row, one entry is suspected and looked for.
 const FAULTS_BEFORE_SEARCH: u32 = 5;
 /// A search that finds this many faults and nothing that is taken is no search: the server is down.
 const FAULTS_OF_A_SEARCH: u32 = 12;
-/// A server that refuses and hangs up sees no more than one connection in this time.
-const RECONNECT: Duration = Duration::from_secs(1);
 
 /// One resource on its way.
 #[derive(Debug)]
 pub(super) struct Parcel<'a> {
     pub(super) resource: &'a Resource,
+    /// It as an entry of a batch, where it was written down ahead.
+    pub(super) entry: Option<&'a str>,
     /// The resources it refers to.
     pub(super) needs: &'a [Uuid],
 }
@@ -93,8 +93,12 @@ impl Courier {
             taken: 0,
         };
         for parcel in parcels {
+            if let Some(entry) = parcel.entry {
+                round.entries.push(Cow::Borrowed(entry));
+                continue;
+            }
             match serde_json::to_string(&BatchEntry::put(parcel.resource)) {
-                Ok(entry) => round.entries.push(entry),
+                Ok(entry) => round.entries.push(Cow::Owned(entry)),
                 Err(_) => return (round.fates, Next::Pause(unwritable())),
             }
         }
@@ -110,9 +114,6 @@ impl Courier {
                 round.leave_open(range.clone());
             }
             let halved = self.take(&answered, range, &mut round);
-            if halved.is_some() && answered.hung_up {
-                sleep(RECONNECT).await;
-            }
             for range in halved.into_iter().flatten().rev() {
                 waiting.push_front(range);
             }
@@ -124,7 +125,7 @@ impl Courier {
     }
 
     /// The front of the range that fits into one batch, and what remains.
-    fn fitting(&self, entries: &[String], range: Range<usize>) -> Option<(Range<usize>, Range<usize>)> {
+    fn fitting(&self, entries: &[Cow<'_, str>], range: Range<usize>) -> Option<(Range<usize>, Range<usize>)> {
         let mut bytes = 0;
         let most = self.pace.entries();
         let fits = entries.get(range.clone())?.iter().take(most).take_while(|entry| {
@@ -140,14 +141,13 @@ impl Courier {
         &self,
         post: &mut impl Post,
         parcels: &[Parcel<'_>],
-        entries: &[String],
+        entries: &[Cow<'_, str>],
         range: Range<usize>,
     ) -> Answered {
         let bundle = batch(entries.get(range.clone()).unwrap_or_default());
         let (bytes, asked_at) = (bundle.len(), self.clock.tick());
         let posted = post.post(bundle).await;
         let took = self.clock.tick().since(asked_at);
-        let hung_up = posted.as_ref().map_or(true, |answer| answer.hangs_up);
         let (judgement, arrival) = match posted {
             Ok(answer) => {
                 let parcels = parcels.get(range).unwrap_or_default();
@@ -161,7 +161,7 @@ impl Courier {
             }
             Err(LinkFault::Distrust(trouble)) => (Judgement::Pause(trouble), Arrival::Impossible),
         };
-        Answered { judgement, arrival, bytes, took, hung_up }
+        Answered { judgement, arrival, bytes, took }
     }
 
     /// Takes an answer in; gives back the halves that have to be carried again.
@@ -169,7 +169,7 @@ impl Courier {
         &mut self,
         answered: &Answered,
         range: Range<usize>,
-        round: &mut Round,
+        round: &mut Round<'_>,
     ) -> Option<[Range<usize>; 2]> {
         let halved = match &answered.judgement {
             Judgement::Entries(outcomes) => {
@@ -223,7 +223,7 @@ impl Courier {
         halved
     }
 
-    fn take_entry(&mut self, index: usize, outcome: &Outcome, round: &mut Round) {
+    fn take_entry(&mut self, index: usize, outcome: &Outcome, round: &mut Round<'_>) {
         match outcome {
             Outcome::Pause(trouble) => {
                 round.not_taken(index);
@@ -263,7 +263,12 @@ impl Courier {
 
     /// A server that fails again and again, or takes other batches in between, may fail because of one entry: look for it
     /// by halving.
-    fn search(&mut self, why: Trouble, range: Range<usize>, round: &mut Round) -> Option<[Range<usize>; 2]> {
+    fn search(
+        &mut self,
+        why: Trouble,
+        range: Range<usize>,
+        round: &mut Round<'_>,
+    ) -> Option<[Range<usize>; 2]> {
         let suspected = self.passed_since || self.faults + 1 >= FAULTS_BEFORE_SEARCH || round.faults > 0;
         self.passed_since = false;
         self.faults = self.faults.saturating_add(1);
@@ -286,8 +291,6 @@ struct Answered {
     arrival: Arrival,
     bytes: usize,
     took: Duration,
-    /// The next request needs a new connection.
-    hung_up: bool,
 }
 
 /// Whether what was posted may have reached the server.
@@ -298,16 +301,16 @@ enum Arrival {
 }
 
 /// One call of [`Courier::carry`].
-struct Round {
+struct Round<'a> {
     weight: Weight,
     fates: Vec<Fate>,
-    entries: Vec<String>,
+    entries: Vec<Cow<'a, str>>,
     next: Next,
     faults: u32,
     taken: u32,
 }
 
-impl Round {
+impl Round<'_> {
     fn set(&mut self, index: usize, outcome: Outcome) {
         if let Some(fate) = self.fates.get_mut(index) {
             *fate = Fate::Judged(outcome);

@@ -60,6 +60,8 @@ pub struct Rendering {
     pub needs: Vec<Need>,
     /// The resources that are the record.
     pub parts: Vec<Part>,
+    /// The parts as entries of a batch, where they were written down ahead.
+    pub entries: Vec<String>,
 }
 
 /// One resource of a record.
@@ -279,7 +281,7 @@ impl Encoder {
             return Encoded::Skip;
         }
         let revision = scene.revision();
-        Encoded::Write(Rendering { revision, needs: scene.needs_in_order(), parts })
+        Encoded::Write(Rendering { revision, needs: scene.needs_in_order(), parts, entries: Vec::new() })
     }
 
     /// Whether the receiver could be sent anything of the record once it has a patient.

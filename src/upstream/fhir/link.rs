@@ -1,5 +1,8 @@
 //! The connection to one FHIR server: mutual TLS by `reqwest`, answers of bounded size, no redirect, no proxy.
 
+mod connects;
+
+use self::connects::Connects;
 use super::gzip::{self, Advice, Gzip};
 use super::status::Reply;
 use crate::clock::Clock;
@@ -8,22 +11,16 @@ use crate::model::time::Timestamp;
 use crate::upstream::tls::{self, LinkFault, expiry};
 use crate::upstream::{Trouble, Wire};
 use chairside_drivers::kit::time::Tick;
-use reqwest::Version;
-use reqwest::header::{
-    ACCEPT, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
-};
+use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::sleep;
 
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// A server may take its time over a hundred resources; without an answer by then, what it did is unknown.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// A renewed certificate is taken up within this time, without a restart; after a failure at once.
 const REREAD_FILES: Duration = Duration::from_secs(60);
-/// A server that hangs up after a refusal sees no more than one connection in this time.
-const RECONNECT: Duration = Duration::from_secs(1);
 /// Codes for a hundred entries fit in a hundredth of this, even with every resource sent back.
 const LONGEST_ANSWER: usize = 8 << 20;
 
@@ -39,8 +36,6 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) retry_after: Option<String>,
     pub(super) body: Vec<u8>,
-    /// The next request needs a new connection.
-    pub(super) hangs_up: bool,
 }
 
 impl Answer {
@@ -56,6 +51,8 @@ pub(super) struct Link {
     url: String,
     clock: Arc<dyn Clock>,
     open: Option<Open>,
+    /// Whatever becomes of them: no more than one a second.
+    connects: Connects,
     /// Fresh connections in a row that were cut before any answer.
     cuts: u32,
     gzip: Gzip,
@@ -87,7 +84,13 @@ enum Encoding {
 impl Link {
     pub(super) fn new(settings: UpstreamSettings, fhir: &FhirSettings, clock: Arc<dyn Clock>) -> Self {
         let (url, gzip) = (fhir.url.clone(), Gzip::new(fhir.compress));
-        Self { settings, url, clock, open: None, cuts: 0, gzip, unusable: None, told: 0 }
+        let connects = Connects::new(clock.clone());
+        Self { settings, url, clock, open: None, connects, cuts: 0, gzip, unusable: None, told: 0 }
+    }
+
+    #[cfg(test)]
+    pub(super) fn connects(&self) -> Connects {
+        self.connects.clone()
     }
 
     /// Looks after the certificates, whether there is anything to send or not.
@@ -150,7 +153,7 @@ impl Link {
                 tracing::info!(%upstream, until, "the certificates were changed; new connections use the new ones");
             }
         }
-        let client = https_client(tls.config)?;
+        let client = https_client(tls.config, &self.connects)?;
         self.open = Some(Open {
             client: client.clone(),
             valid_until: tls.valid_until,
@@ -237,9 +240,6 @@ impl Post for Link {
         match self.gzip.answered(answer.status, self.clock.tick()) {
             Advice::Keep => Ok(answer),
             Advice::SendPlain => {
-                if answer.hangs_up {
-                    sleep(RECONNECT).await;
-                }
                 let plain = self.send(&client, bundle, Encoding::Plain).await?;
                 self.gzip.answered_plain(answer.status, plain.status, self.clock.tick());
                 Ok(plain)
@@ -248,9 +248,10 @@ impl Post for Link {
     }
 }
 
-fn https_client(tls: rustls::ClientConfig) -> Result<reqwest::Client, Trouble> {
+fn https_client(tls: rustls::ClientConfig, connects: &Connects) -> Result<reqwest::Client, Trouble> {
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
+        .connector_layer(connects.clone())
         .https_only(true)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
@@ -269,11 +270,6 @@ fn https_client(tls: rustls::ClientConfig) -> Result<reqwest::Client, Trouble> {
 
 async fn read(mut response: reqwest::Response) -> Result<Answer, LinkFault> {
     let status = response.status().as_u16();
-    let ends = response
-        .headers()
-        .get(CONNECTION)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
-    let hangs_up = ends || response.version() < Version::HTTP_11;
     let retry_after = response.headers().get(RETRY_AFTER);
     let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
     let mut body = Vec::new();
@@ -287,7 +283,7 @@ async fn read(mut response: reqwest::Response) -> Result<Answer, LinkFault> {
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Answer { status, retry_after, body, hangs_up })
+    Ok(Answer { status, retry_after, body })
 }
 
 fn fault(error: &reqwest::Error) -> LinkFault {

@@ -3,6 +3,7 @@
 pub mod client;
 mod codes;
 mod courier;
+mod desk;
 mod device;
 pub mod encode;
 mod event;

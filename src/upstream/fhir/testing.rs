@@ -24,7 +24,11 @@ use chairside_drivers::kit::driver::ModelId;
 use chairside_drivers::kit::time::Tick;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use tokio::time::sleep;
 
 /// The treatment of most tests.
 pub(crate) const TREATMENT: TreatmentId = TreatmentId::from_bytes([7; 16]);
@@ -215,8 +219,34 @@ struct StilledLink {
 
 impl Post for StilledLink {
     async fn post(&mut self, bundle: Vec<u8>) -> Result<Answer, LinkFault> {
-        self.stillness.begin();
-        let answer = self.link.post(bundle).await;
+        let connects = self.link.connects();
+        let (mut is_still, mut turn) = (false, None);
+        let mut posted = pin!(self.link.post(bundle));
+        let answer = poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(answer) = posted.as_mut().poll(cx) {
+                    return Poll::Ready(answer);
+                }
+                // Who waits for a turn to connect waits for time to go on, and for nothing else.
+                let wait = connects.until_turn();
+                if wait.is_zero() {
+                    turn = None;
+                    if !is_still {
+                        self.stillness.begin();
+                        is_still = true;
+                    }
+                    return Poll::Pending;
+                }
+                self.stillness.end();
+                is_still = false;
+                let due = turn.get_or_insert_with(|| Box::pin(sleep(wait)));
+                if due.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                turn = None;
+            }
+        });
+        let answer = answer.await;
         self.stillness.end();
         answer
     }

@@ -8,6 +8,7 @@ mod verdict;
 
 use self::parts::taken;
 use super::courier::{Courier, mostly_refused};
+use super::desk::Desk;
 use super::encode::{Encoded, Encoder, Standing};
 use super::history::History;
 use super::link::Post;
@@ -28,8 +29,7 @@ const CLOCK_RETRY: Duration = Duration::from_secs(60);
 
 /// Writes records through anything that can post.
 pub(super) struct Writer<P> {
-    encoder: Encoder,
-    identities: Arc<dyn Identities>,
+    pub(super) desk: Arc<Desk>,
     clock: Arc<dyn Clock>,
     pub(super) post: P,
     courier: Courier,
@@ -59,8 +59,7 @@ impl<P: Post> Writer<P> {
     ) -> Self {
         let courier = Courier::new(clock.clone());
         Self {
-            encoder,
-            identities,
+            desk: Arc::new(Desk::new(encoder, identities)),
             clock,
             post,
             courier,
@@ -95,7 +94,7 @@ impl<P: Post> Writer<P> {
                     continue;
                 }
             }
-            match self.encoder.encode(stored, &*self.identities) {
+            match self.desk.encode(stored) {
                 Encoded::Write(_) if is_untimed(stored) => {
                     let not_before = self.clock.tick().after(CLOCK_RETRY);
                     delivery.verdicts.push((stored.sequence, Verdict::Retry { not_before }));
@@ -153,14 +152,14 @@ impl<P: Post> Writer<P> {
 
     pub(super) async fn correct(&mut self, correction: Correction, batch: &[Stored]) -> Delivery {
         let mut delivery = Delivery::default();
-        if correction.old == Revision(0) && self.encoder.holds_unseated() {
+        if correction.old == Revision(0) && self.desk.encoder.holds_unseated() {
             // Nothing was written before there was a patient: the records were held, and their release delivers them.
             delivery.verdicts.extend(batch.iter().map(|stored| (stored.sequence, Verdict::SkippedByPolicy)));
             return delivery;
         }
         // A later correction has its own replacement; this one then only takes back.
         let is_in_force =
-            self.identities.revision(correction.treatment).unwrap_or(Revision(0)) == correction.new;
+            self.desk.identities.revision(correction.treatment).unwrap_or(Revision(0)) == correction.new;
         let (mut back, mut anew) = (Vec::new(), Vec::new());
         for stored in self.timed(batch).iter().filter(|stored| !is_untimed(stored)) {
             // What was never written is delivered in its turn, under the binding in force then.
@@ -169,11 +168,13 @@ impl<P: Post> Writer<P> {
             }
             if let Some(then) = self.history.written_under(stored.sequence, correction.old)
                 && let Encoded::Write(rendering) =
-                    self.encoder.withdraw(stored, &*self.identities, correction.old, then)
+                    self.desk.encoder.withdraw(stored, &*self.desk.identities, correction.old, then)
             {
                 back.push((stored.sequence, rendering));
             }
-            if is_in_force && let Encoded::Write(it) = self.encoder.replace(stored, &*self.identities) {
+            if is_in_force
+                && let Encoded::Write(it) = self.desk.encoder.replace(stored, &*self.desk.identities)
+            {
                 anew.push((stored.sequence, it));
             }
         }

@@ -34,12 +34,19 @@ pub enum Circuit {
 pub(super) struct Breaker {
     circuit: Circuit,
     records: usize,
+    /// The last lease was done quickly.
+    is_quick: bool,
     backoff: Backoff,
 }
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { circuit: Circuit::Closed, records: FIRST_RECORDS, backoff: Backoff::default() }
+        Self {
+            circuit: Circuit::Closed,
+            records: FIRST_RECORDS,
+            is_quick: false,
+            backoff: Backoff::default(),
+        }
     }
 }
 
@@ -57,6 +64,11 @@ impl Breaker {
         BatchLimit { records }
     }
 
+    /// Whether the receiver takes the largest leases, and quickly.
+    pub(super) fn is_at_full_speed(&self) -> bool {
+        self.circuit == Circuit::Closed && self.is_quick && self.records == MOST_RECORDS
+    }
+
     /// The receiver took or judged something, whatever came after that.
     pub(super) fn answered(&mut self) {
         self.backoff = Backoff::default();
@@ -65,9 +77,10 @@ impl Breaker {
     /// A lease of this many records went through.
     pub(super) fn passed(&mut self, records: usize, took: Duration) {
         self.circuit = Circuit::Closed;
+        self.is_quick = took < QUICK;
         if took > SLOW {
             self.records = (self.records.min(records) / 2).max(1);
-        } else if took < QUICK && records >= self.records {
+        } else if self.is_quick && records >= self.records {
             self.records = (self.records * 2).min(MOST_RECORDS);
         }
     }

@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize, Serializer};
 
 /// A batch Bundle of entries that are JSON already: a batch that has to be halved is not rendered again.
 #[must_use]
-pub fn batch(entries: &[String]) -> Vec<u8> {
-    let length: usize = entries.iter().map(|entry| entry.len() + 1).sum();
+pub fn batch(entries: &[impl AsRef<str>]) -> Vec<u8> {
+    let length: usize = entries.iter().map(|entry| entry.as_ref().len() + 1).sum();
     let mut text = Vec::with_capacity(length + 64);
     text.extend_from_slice(br#"{"resourceType":"Bundle","type":"batch","entry":["#);
     for (index, entry) in entries.iter().enumerate() {
         if index > 0 {
             text.push(b',');
         }
-        text.extend_from_slice(entry.as_bytes());
+        text.extend_from_slice(entry.as_ref().as_bytes());
     }
     text.extend_from_slice(b"]}");
     text

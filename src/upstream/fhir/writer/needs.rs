@@ -43,9 +43,10 @@ impl<P: Post> Writer<P> {
         while let Some(stage) = stages.next() {
             let absent = self.absent(needs, stage, &brought);
             let rendered: Vec<Resource> =
-                absent.iter().map(|need| self.encoder.render(need, &*self.identities)).collect();
+                absent.iter().map(|need| self.desk.encoder.render(need, &*self.desk.identities)).collect();
             let ids: Vec<Uuid> = needs.iter().copied().flatten().map(|need| need.id).collect();
-            let parcels: Vec<_> = rendered.iter().map(|resource| Parcel { resource, needs: &ids }).collect();
+            let parcels: Vec<_> =
+                rendered.iter().map(|resource| Parcel { resource, entry: None, needs: &ids }).collect();
             let (fates, next) = self.courier.carry(&mut self.post, &parcels, Weight::Apart).await;
             *resources += accepted(&fates);
             if matches!(stage, ResourceType::Patient | ResourceType::Procedure) {

@@ -105,7 +105,14 @@ impl<P: Post> Writer<P> {
                     written.set(index, place, Fate::Judged(Outcome::Again));
                     continue;
                 }
-                let parcel = Parcel { resource: apart.get(place).unwrap_or(&part.resource), needs };
+                let parcel = match apart.get(place) {
+                    Some(resource) => Parcel { resource, entry: None, needs },
+                    None => Parcel {
+                        resource: &part.resource,
+                        entry: rendering.entries.get(place).map(String::as_str),
+                        needs,
+                    },
+                };
                 let at = *by_id.entry(part.resource.id()).or_insert(parcels.len());
                 match parcels.get_mut(at) {
                     Some(earlier) => *earlier = parcel,

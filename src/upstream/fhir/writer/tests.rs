@@ -133,7 +133,7 @@ impl Post for Server {
             None => Ok(self.behave(&bundle)),
             Some(Script::Reply(status, retry_after, body)) => {
                 let retry_after = retry_after.map(str::to_owned);
-                Ok(Answer { status, retry_after, body: body.into_bytes(), hangs_up: false })
+                Ok(Answer { status, retry_after, body: body.into_bytes() })
             }
             Some(Script::Short(count)) => {
                 let mut answer = self.behave(&bundle);
