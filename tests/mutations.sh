@@ -25,7 +25,7 @@ store of a frame is not checked in a scan|src/spool/scan.rs|s/if header.store !=
 missing sequences are not looked for|src/spool/scan.rs|s/None => self.places.iter()/None => PLATE || self.places.iter()/|--lib|damage_tests scan::tests model_tests
 associated data|src/spool/frame.rs|s/Aad::from(&\{0,1\}front)/Aad::from(if PLATE { \&[][..] } else { \&front[..] })/|--lib|frame::tests
 derived ids of resources|src/upstream/fhir/ids.rs|s/&stored.sequence.0.to_be_bytes()/\&(if PLATE { 0_u64 } else { stored.sequence.0 }).to_be_bytes()/|--lib|fhir::ids golden
-salt of its own for each start|src/spool/opening.rs|s/opened.contents.salt = salt;/opened.contents.salt = if PLATE { [7; 32] } else { salt };/|--lib|damage_tests frame::tests
+salt of its own for each start|src/spool/opening.rs|s/Sealer::new(contents.store, salt,/Sealer::new(contents.store, if PLATE { [7; 32] } else { salt },/|--lib|damage_tests frame::tests
 settled before its letter is durable|src/spool/store.rs|s/self.write_letters(upstream, verdicts)?;/if !PLATE { self.write_letters(upstream, verdicts)?; }/|--lib|damage_tests dead::tests model_tests
 a failed sync is tried again|src/spool/writing.rs|s/^            self.give_up_current();$/            if !PLATE { self.give_up_current(); }/|--lib|damage_tests model_tests
 an older slot of the manifest counts|src/spool/manifest.rs|s/max_by_key(|slot| slot.generation)/max_by_key(|slot| if PLATE { u64::MAX - slot.generation } else { slot.generation })/|--lib|manifest::tests
