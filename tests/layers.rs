@@ -34,8 +34,8 @@ const RULES: &[Rule] = &[
     Rule { path: "src/normalise", except: &[], forbidden: ENVIRONMENT, why: "normalising is pure" },
     Rule {
         path: "src/upstream/fhir",
-        // These two talk to the server: one opens the connection, the other waits before the next request.
-        except: &["src/upstream/fhir/link", "src/upstream/fhir/courier"],
+        // The link talks to the server.
+        except: &["src/upstream/fhir/link"],
         forbidden: ENVIRONMENT,
         why: "an encoder is a pure function of the record",
     },
