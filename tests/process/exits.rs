@@ -82,7 +82,7 @@ fn a_second_process_changes_not_a_byte() {
     let home = Home::new(&Wishes::default());
     let first = home.ready("info");
     // It holds the spool and writes nothing meanwhile.
-    first.signal(Signal::STOP);
+    first.halt();
     let before = bytes_of(&home.state());
     assert!(before.len() > 3, "{:?}", before.keys());
     let mut second = home.start("info");

@@ -1,6 +1,7 @@
-//! Other ways to start the gateway: under strace, and with a clock on it.
+//! Other ways to start the gateway, under strace and with a clock on it, and one to halt it.
 
 use crate::gateway::{Home, PATIENCE, Running};
+use rustix::process::Signal;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -37,6 +38,21 @@ impl Home {
             if told[..length].windows(7).any(|word| word == b"READY=1") {
                 return (running, begun.elapsed());
             }
+        }
+    }
+}
+
+impl Running {
+    /// Stops it where it stands, and waits until each of its threads does: one that is in a system call ends that first.
+    pub(crate) fn halt(&self) {
+        self.signal(Signal::STOP);
+        let stands = |thread: std::fs::DirEntry| {
+            let about = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            about.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+        };
+        let threads = format!("/proc/{}/task", self.child.id());
+        while !std::fs::read_dir(&threads).unwrap().flatten().all(stands) {
+            std::thread::yield_now();
         }
     }
 }

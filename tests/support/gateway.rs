@@ -153,7 +153,7 @@ struct Heard {
 
 /// The running daemon; killed when the test is over.
 pub(crate) struct Running {
-    child: Child,
+    pub(crate) child: Child,
     heard: Arc<Heard>,
 }
 
