@@ -33,6 +33,7 @@ use crate::upstream::fhir::client::FhirUpstream;
 use crate::upstream::{Identities, forward};
 use chair::{Sealing, Shared};
 use desk::FrontDesk;
+use rustix::fs::{Access, access};
 use seating::SeatRequest;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -119,6 +120,13 @@ impl Foundation {
     async fn lay(settings: &Settings, options: &RunOptions) -> Result<Self, GatewayError> {
         let state_dir = &settings.gateway.state_dir;
         make_state_dir(state_dir)?;
+        // What a newer program wrote is not touched, and neither is what another process holds: its lock is the keyring's.
+        let spool_home = state_dir.join("spool");
+        SledSpool::check_format(&spool_home).map_err(GatewayError::Spool)?;
+        let absent = if spool_home.exists() { Absent::Refuse } else { Absent::Create };
+        let keyring =
+            Arc::new(Keyring::open(state_dir, &settings.root_key, absent).map_err(GatewayError::Keyring)?);
+        ensure_writable(state_dir)?;
         let floor = TimeFloor::load(state_dir);
         let clock: Arc<dyn Clock> = match &options.clock {
             Some(clock) => Arc::clone(clock),
@@ -134,10 +142,6 @@ impl Foundation {
         }
         options.board.fill(first_snapshot(settings, now, trust));
 
-        let spool_home = state_dir.join("spool");
-        let absent = if spool_home.exists() { Absent::Refuse } else { Absent::Create };
-        let keyring =
-            Arc::new(Keyring::open(state_dir, &settings.root_key, absent).map_err(GatewayError::Keyring)?);
         keyring
             .ensure_recipients(settings.upstreams.iter().map(|upstream| &upstream.name))
             .map_err(GatewayError::Keyring)?;
@@ -351,7 +355,13 @@ impl House {
 fn make_state_dir(path: &Path) -> Result<(), GatewayError> {
     let failed = |source| GatewayError::StateDir { path: path.to_owned(), source };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-    // Found out here, and not by the first record.
+    // What the operating system says without a try, which would change something.
+    access(path, Access::WRITE_OK | Access::EXEC_OK).map_err(|errno| failed(errno.into()))
+}
+
+/// Found out at the start, and not by the first record.
+fn ensure_writable(path: &Path) -> Result<(), GatewayError> {
+    let failed = |source| GatewayError::StateDir { path: path.to_owned(), source };
     let probe = path.join(".writable");
     let disk = Disk::default();
     disk.write_new(&probe, b"").and_then(|()| disk.remove(&probe)).map_err(failed)

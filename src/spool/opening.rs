@@ -101,6 +101,15 @@ impl SledSpool {
         Ok(spool)
     }
 
+    /// Whether this program knows the format of the spool in this folder, if there is one. Reads, and locks nothing: to be asked
+    /// before anything else is changed.
+    ///
+    /// # Errors
+    /// `Format`, `Permission` and `Disk`.
+    pub fn check_format(home: &Path) -> Result<(), SpoolError> {
+        read(home).map(drop)
+    }
+
     /// Accounts for what opening found, now that there is a settlement store.
     fn take_in(
         &mut self,
