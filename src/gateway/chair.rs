@@ -1,5 +1,7 @@
 //! One chair's sealing task: what its line tells becomes records in order, and the spool has them before anybody else.
 
+mod keeping;
+
 use super::alarms::Alarms;
 use super::gaps::{self, Gaps, Missed};
 use super::seating::{self, SeatRequest};
@@ -14,7 +16,6 @@ use crate::poll::{ChairEvent, LineEvent, MissCause, Moment};
 use crate::privacy::Pseudonymiser;
 use crate::privacy::record::{Correction, Event, Gap, GapCause, OpenAlarm, Record, TreatmentId};
 use crate::privacy::seats::{Seated, Seats};
-use crate::spool::SpoolError;
 use crate::spool::handle::{SpoolHandle, Urgency};
 use crate::spool::slots::Left;
 use crate::status::{self, Board};
@@ -26,12 +27,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval};
 
 /// Events sealed and written together when they come faster than the disk.
 const TOGETHER: usize = 64;
-/// A full spool is asked again after this.
-const FULL_WAIT: Duration = Duration::from_secs(5);
 /// The machine's elapsed time is handed to the seats at least this often.
 const PROGRESS: Duration = Duration::from_secs(10);
 /// After a silence this long, alarms that were on are closed: nobody knows whether they still are.
@@ -497,60 +496,6 @@ impl Sealing {
             self.urgency = self.urgency.max(Urgency::Prompt);
         }
         self.records.push(Record::event(self.origin(moment, None), treatment, event));
-    }
-
-    /// Hands everything sealed so far to the spool and waits until it is durable. A full spool is waited for: the line
-    /// stops asking meanwhile, and what it misses is counted.
-    async fn write(&mut self) -> Result<(), Cause> {
-        if self.records.is_empty() {
-            return Ok(());
-        }
-        let alarms = self.alarms.before();
-        self.note_alarms(alarms).await?;
-        let records = std::mem::take(&mut self.records);
-        let readings = std::mem::take(&mut self.readings);
-        let urgency = std::mem::replace(&mut self.urgency, Urgency::Routine);
-        let mut told = false;
-        let sequences = loop {
-            match self.shared.spool.append(records.clone(), urgency).await {
-                Ok(sequences) => break sequences,
-                Err(SpoolError::Full { used, max }) => {
-                    if !told {
-                        tracing::error!(
-                            chair = self.chair.name.as_str(),
-                            used,
-                            max,
-                            "the spool is full and takes nothing; look why the upstreams do not take records, or raise \
-                             [spool] max_bytes"
-                        );
-                    }
-                    told = true;
-                    // Waiting for room is no hang; a new start would find the spool just as full.
-                    self.pulse.beat(self.shared.clock.tick());
-                    sleep(FULL_WAIT).await;
-                }
-                Err(refusal) => return Err(refusal.into()),
-            }
-        };
-        for (place, slot, at) in readings {
-            if let Some(sequence) = sequences.get(place) {
-                tracing::debug!(
-                    chair = self.chair.name.as_str(),
-                    seq = sequence.0,
-                    slot = slot.map(|slot| slot.0),
-                    at = crate::clock::stamp(at),
-                    "kept"
-                );
-            }
-        }
-        let alarms = self.alarms.after();
-        self.note_alarms(alarms).await
-    }
-
-    async fn note_alarms(&self, alarms: Option<Vec<OpenAlarm>>) -> Result<(), Cause> {
-        let Some(alarms) = alarms else { return Ok(()) };
-        let chair = self.chair.name.clone();
-        self.seats(move |seats| seats.note_alarms(&chair, alarms)).await
     }
 
     async fn seats<T: Send + 'static>(

@@ -41,6 +41,9 @@ pub(crate) const FORMAT: u8 = 1;
 
 const TAG: usize = 16;
 
+/// The longest record that fits, encoded.
+pub(crate) const MAX_RECORD: usize = MAX_FRAME - HEADER - TAG;
+
 /// What a record says, as far as the outside of its frame tells. Numbers are on disk: never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -223,7 +226,7 @@ impl Sealer {
     ) -> Result<Vec<u8>, SpoolError> {
         let mut sealed = encode(record);
         let length = sealed.len() + TAG;
-        if HEADER + length > MAX_FRAME {
+        if sealed.len() > MAX_RECORD {
             return Err(SpoolError::TooLarge(sealed.len()));
         }
         let key = record.treatment().map_or(KeyId::FACILITY, KeyId::from);

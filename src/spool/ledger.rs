@@ -242,7 +242,13 @@ impl Ledger {
         self.open_upwards().next().map(Sequence)
     }
 
-    /// The counts, without the capture time of the oldest.
+    /// The oldest record that this upstream does not have yet, whether it waits to be sent or is held.
+    pub(crate) fn oldest_unsent(&self) -> Option<Sequence> {
+        // What is settled from the cursor on is passed by the cursor, so the first look finds it.
+        (self.cursor..=self.last).find(|sequence| self.mark(*sequence) != SETTLED).map(Sequence)
+    }
+
+    /// The counts, without the capture times of the oldest.
     pub(crate) fn counts(&self) -> Counts {
         let [delivered, skipped, refused, lost, erased, evicted] = self.ends;
         let [parts_delivered, parts_refused] = self.parts;
@@ -262,6 +268,7 @@ impl Ledger {
             parts_delivered,
             parts_refused,
             oldest_waiting: None,
+            oldest_unsent: None,
         }
     }
 

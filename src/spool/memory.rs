@@ -4,7 +4,8 @@ mod tools;
 
 use crate::model::name::{ChairName, UpstreamName};
 use crate::model::time::Timestamp;
-use crate::privacy::record::{Record, TreatmentId};
+use crate::privacy::record::{Record, TreatmentId, encode};
+use crate::spool::frame::MAX_RECORD;
 use crate::spool::letter::Refusal;
 use crate::spool::slots::{Left, SlotLedger};
 use crate::spool::space::Space;
@@ -167,6 +168,11 @@ impl MemorySpool {
 impl Spool for MemorySpool {
     fn append(&mut self, batch: &[Record]) -> Result<Vec<Sequence>, SpoolError> {
         let Some(newest) = batch.last() else { return Ok(Vec::new()) };
+        if let Some(length) =
+            batch.iter().map(|record| encode(record).len()).find(|length| *length > MAX_RECORD)
+        {
+            return Err(SpoolError::TooLarge(length));
+        }
         self.heard = newest.origin().at;
         let full = |volume: &Volume| volume.sealed || volume.last + 1 - volume.first >= self.volume_records;
         if self.volumes.last().is_none_or(full) {
@@ -328,6 +334,9 @@ impl Spool for MemorySpool {
                 ..Counts::default()
             };
             for (sequence, state) in &outbox.states {
+                if counts.oldest_unsent.is_none() && !state.is_settled() {
+                    counts.oldest_unsent = self.record(Sequence(*sequence)).map(|record| record.origin().at);
+                }
                 match state {
                     State::Waiting { .. } | State::Leased { .. } => {
                         counts.waiting += 1;

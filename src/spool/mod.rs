@@ -221,6 +221,8 @@ pub struct Counts {
     pub parts_refused: u64,
     /// Capture time of the oldest one waiting.
     pub oldest_waiting: Option<Timestamp>,
+    /// Capture time of the oldest one waiting or held.
+    pub oldest_unsent: Option<Timestamp>,
 }
 
 impl Counts {

@@ -10,6 +10,7 @@ use crate::privacy::record::{Record, TreatmentId};
 use crate::spool::dead::DeadLetters;
 use crate::spool::disk::{Disk, Faults};
 use crate::spool::frame::{Header, Opener, Sealer};
+use crate::spool::ledger::Ledger;
 use crate::spool::lock::Lock;
 use crate::spool::manifest::{Contents, Manifest, VolumeEntry, folder_name};
 use crate::spool::room::{Measured, SEGMENT};
@@ -303,8 +304,9 @@ impl Spool for SledSpool {
     }
 
     fn status(&mut self) -> SpoolStatus {
+        let ends = |ledger: &Ledger| [ledger.oldest_waiting(), ledger.oldest_unsent()];
         let oldest: Vec<_> =
-            self.settlement.ledgers().filter_map(|(_, ledger)| ledger.oldest_waiting()).collect();
+            self.settlement.ledgers().flat_map(|(_, ledger)| ends(ledger)).flatten().collect();
         let known = std::mem::take(&mut self.oldest);
         for sequence in oldest {
             let at = known.get(&sequence.0).copied().or_else(|| {
@@ -319,8 +321,8 @@ impl Spool for SledSpool {
             |volume: &VolumeEntry| volume.set_aside.map_or(0, |found| volume.records().saturating_sub(found));
         let counts = self.settlement.ledgers().map(|(name, ledger)| {
             let mut counts = ledger.counts();
-            let oldest = ledger.oldest_waiting();
-            counts.oldest_waiting = oldest.and_then(|sequence| self.oldest.get(&sequence.0).copied());
+            let captured = |of: Option<Sequence>| self.oldest.get(&of?.0).copied();
+            [counts.oldest_waiting, counts.oldest_unsent] = ends(ledger).map(captured);
             (name.clone(), counts)
         });
         let space = self.room();

@@ -3,11 +3,15 @@
 use super::*;
 use crate::config::settings::Unseated;
 use crate::control::Correct;
+use crate::model::alarm::Alarm;
 use crate::model::name::{MachineName, UpstreamName};
+use crate::model::parameter::Parameter;
+use crate::model::value::{Doubts, Mark, Reading, Value};
 use crate::normalise::testing as machine;
 use crate::privacy::keyring::Keyring;
 use crate::privacy::record::Body;
 use crate::spool::memory::MemorySpool;
+use crate::spool::slots::Missing;
 use crate::spool::{BatchLimit, Lane, StoreId, Stored, handle};
 use chairside_drivers::kit::sensitive::Sensitive;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -143,6 +147,66 @@ impl Place {
     fn running(&self) -> Option<TreatmentId> {
         self.sealing.shared.seats.running(&self.sealing.chair.name).map(|running| running.id)
     }
+}
+
+/// More values than any record may hold.
+fn too_large(origin: Origin) -> Record {
+    let parameter = Parameter::from_key("venous_pressure").unwrap();
+    let reading = Reading::Number(Decimal::parse(b"120.25").unwrap());
+    let value = Value { parameter, reading, mark: Mark::New, doubts: Doubts::NONE };
+    Record::sample(origin, None, Body::Values(vec![value; 4000]))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_no_record_can_hold_becomes_a_gap_with_a_cause_and_stops_nothing() {
+    let house = House::open();
+    let mut place = house.place("chair-1");
+    place.poll(&house).await;
+    house.pass(10);
+    place.machine.slot += 1;
+    let moment = place.sealing.moment();
+    // Between an alarm of the same commit and one that comes behind it.
+    for (raw, at) in [(1, 0), (2, 2)] {
+        let edge = AlarmEdge {
+            alarm: Alarm::from_key("venous_pressure").unwrap(),
+            phase: alarm::Phase::Start,
+            raw,
+            occurrence: raw,
+        };
+        place
+            .sealing
+            .records
+            .insert(at / 2, Record::sample(place.sealing.origin(moment, None), None, Body::Alarm(edge)));
+    }
+    let large = too_large(place.sealing.origin(moment, Some(Slot(place.machine.slot))));
+    place.sealing.records.insert(1, large);
+    place.sealing.readings.push((1, Some(Slot(place.machine.slot)), moment.at));
+    place.sealing.write().await.unwrap();
+    house.pass(10);
+    place.poll(&house).await;
+
+    let all = house.records().await;
+    let kinds: Vec<_> = all
+        .iter()
+        .filter_map(|stored| match stored.record.body() {
+            Body::Values(_) => Some(("values", stored.record.origin().slot.map(|slot| slot.0))),
+            Body::Alarm(edge) => Some(("alarm", Some(edge.raw.into()))),
+            Body::Gap(gap) => {
+                assert_eq!((gap.slots, gap.cause), (1, GapCause::AnswerFaulty));
+                Some(("gap", stored.record.origin().slot.map(|slot| slot.0)))
+            }
+            _ => None,
+        })
+        .collect();
+    let expected = [("values", 1), ("alarm", 1), ("gap", 2), ("alarm", 2), ("values", 3)]
+        .map(|(kind, n)| (kind, Some(n)));
+    assert_eq!(kinds, expected);
+    let slots = house.shared.spool.status().await.unwrap().slots;
+    let (_, slots) = slots.iter().find(|(name, _)| *name == place.sealing.chair.name).unwrap();
+    assert_eq!(
+        (slots.captured(), slots.missing()[Missing::AnswerFaulty as usize], slots.open_below(4)),
+        (2, 1, 1)
+    );
 }
 
 fn edges(records: &[Stored]) -> Vec<(alarm::Phase, u32, Option<TreatmentId>)> {

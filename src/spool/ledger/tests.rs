@@ -73,6 +73,11 @@ fn counts_and_the_oldest_waiting_one_do_not_walk_through_a_large_backlog() {
     let walked = ledger.open_from;
     assert_eq!(walked, 400_001, "the held ones are behind it");
     assert_eq!(ledger.oldest_waiting(), Some(Sequence(400_001)));
+    assert_eq!(
+        (ledger.oldest_unsent(), ledger.cursor),
+        (Some(Sequence(1)), 1),
+        "held, and found at the first look"
+    );
     assert_eq!((ledger.counts().held, ledger.counts().waiting), (400_000, 400_000));
     ledger.release(treatment(0));
     assert_eq!(ledger.oldest_waiting(), Some(Sequence(5)));
@@ -165,6 +170,8 @@ proptest! {
             prop_assert_eq!(counts.held, ledger.held_by_marks());
             let oldest = plain.iter().find(|(_, p)| matches!(p, Plain::Open(_) | Plain::Leased)).map(|(n, _)| Sequence(*n));
             prop_assert_eq!(ledger.oldest_waiting(), oldest);
+            let unsent = plain.iter().find(|(_, p)| **p != Plain::Done).map(|(n, _)| Sequence(*n));
+            prop_assert_eq!(ledger.oldest_unsent(), unsent);
             let (from, to) = (start + 100, start + 200);
             let settled = plain.range(from..=to).all(|(_, p)| *p == Plain::Done);
             prop_assert_eq!(ledger.all_settled(from, to), settled);
