@@ -2,6 +2,7 @@
 
 use super::{ConfigFile, Exit, control_socket};
 use crate::control::{Answer, client};
+use crate::spool::space::Level;
 use crate::status::{Chair, Doing, GatewayState, LastValue, Line, Moment, Seat, Snapshot, UpstreamState};
 use std::fmt::Write as _;
 
@@ -96,9 +97,16 @@ fn first_numbers(snapshot: &Snapshot) -> String {
             thousands(lost)
         ),
     };
-    let _ = match snapshot.oldest_waiting {
+    let unsent: u64 = snapshot.upstreams.iter().map(|upstream| upstream.waiting + upstream.held).sum();
+    let _ = match snapshot.oldest_unsent {
         None if snapshot.upstreams.is_empty() => writeln!(text, "Nothing is sent: there is no upstream yet."),
+        None if unsent > 0 => writeln!(text, "{} records are not sent yet.", thousands(unsent)),
         None => writeln!(text, "Nothing waits to be sent."),
+        Some(oldest) if snapshot.oldest_waiting.is_none_or(|waiting| waiting > oldest) => writeln!(
+            text,
+            "The oldest unsent record is {} old; it is held until its patient is seated: `chairside seat CHAIR`.",
+            age(snapshot.now, oldest)
+        ),
         Some(oldest) => writeln!(text, "The oldest unsent record is {} old.", age(snapshot.now, oldest)),
     };
     if let Some(days) = snapshot.spool.days_left {
@@ -234,6 +242,15 @@ fn spool(snapshot: &Snapshot) -> String {
     let spool = &snapshot.spool;
     let mut text =
         format!("\nSpool: {} records, {} of {}\n", spool.records, bytes(spool.bytes), bytes(spool.max_bytes));
+    let remedy =
+        "look why the upstreams do not take records, make room on its disk, or raise [spool] max_bytes";
+    let _ = match spool.level {
+        Level::Normal => Ok(()),
+        Level::Warn | Level::Refuse => writeln!(text, "! It is {} % full: {remedy}.", spool.percent),
+        Level::Evict => {
+            writeln!(text, "! IT IS FULL ({} %) AND ITS OLDEST RECORDS LEAVE IT: {remedy}.", spool.percent)
+        }
+    };
     for volume in &spool.set_aside {
         let _ = writeln!(
             text,
@@ -309,6 +326,7 @@ fn bytes(count: u64) -> String {
 mod tests {
     use super::*;
     use crate::model::name::UpstreamName;
+    use crate::spool::space::Space;
     use crate::status::slots::Day;
     use crate::status::{Slots, Spool, Stopped};
 
@@ -374,6 +392,51 @@ mod tests {
     }
 
     #[test]
+    fn where_all_that_is_unsent_is_held_the_page_says_so_and_how_old_it_is() {
+        let held = |waiting: Option<i64>| {
+            let mut ehr = UpstreamState::untried(&UpstreamName::new("ehr").unwrap());
+            (ehr.held, ehr.waiting) = (40, u64::from(waiting.is_some()));
+            let snapshot = Snapshot {
+                oldest_waiting: waiting.map(ago),
+                oldest_unsent: Some(ago(3 * 3600)),
+                chairs: vec![chair("chair-1", Line::Answering)],
+                upstreams: vec![ehr],
+                ..empty()
+            };
+            page(&snapshot).lines().nth(3).unwrap().to_owned()
+        };
+        let told = "The oldest unsent record is 3 h old; it is held until its patient is seated: `chairside seat CHAIR`.";
+        assert_eq!(held(None), told);
+        assert_eq!(held(Some(5)), told);
+        assert_eq!(held(Some(3 * 3600)), "The oldest unsent record is 3 h old.");
+    }
+
+    #[test]
+    fn a_record_that_nobody_can_date_still_counts_as_unsent() {
+        let mut ehr = UpstreamState::untried(&UpstreamName::new("ehr").unwrap());
+        ehr.held = 1040;
+        let chairs = vec![chair("chair-1", Line::Answering)];
+        let page = page(&Snapshot { chairs, upstreams: vec![ehr], ..empty() });
+        assert!(page.contains("\n1,040 records are not sent yet.\n"), "{page}");
+    }
+
+    #[test]
+    fn a_spool_that_fills_up_says_so_from_80_percent_on() {
+        let told = |percent: u64| {
+            let space = Space { used: percent * 10, max: 1000 };
+            let spool = Spool { percent: space.percent(), level: space.level(), ..empty().spool };
+            let page = page(&Snapshot { spool, ..empty() });
+            page.lines().skip(3).take_while(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+        };
+        assert_eq!(told(79), "");
+        insta::assert_snapshot!([80, 93, 95].map(told).join("\n"), @r"
+        ! It is 80 % full: look why the upstreams do not take records, make room on its disk, or raise [spool] max_bytes.
+        ! It is 93 % full: look why the upstreams do not take records, make room on its disk, or raise [spool] max_bytes.
+        ! IT IS FULL (95 %) AND ITS OLDEST RECORDS LEAVE IT: look why the upstreams do not take records, make room on its disk, or raise [spool] max_bytes.
+        ");
+    }
+
+    #[test]
     fn a_silent_chair_and_a_paused_upstream_stand_out_with_what_to_do() {
         let mut well = chair("chair-1", Line::Answering);
         well.phase = Doing::Treating;
@@ -399,6 +462,7 @@ mod tests {
             clock_trusted: false,
             slots: Slots { due: 1_234_567, ..Slots::default() },
             oldest_waiting: Some(ago(90)),
+            oldest_unsent: Some(ago(90)),
             spool: Spool { days_left: Some(31.7), ..empty().spool },
             chairs: vec![
                 well,

@@ -27,6 +27,27 @@ const PRUNE: Duration = Duration::from_secs(10 * 60);
 /// A task that has not shown a sign of life for this long makes no progress.
 const STALE: Duration = Duration::from_secs(30);
 
+/// What people are told of a spool that is more or less full than it was at the last look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    RoomAgain,
+    MoreRoom,
+    FillsUp,
+    Full,
+}
+
+impl News {
+    fn of(before: Level, now: Level) -> Option<Self> {
+        match now {
+            _ if now == before => None,
+            Level::Normal => Some(Self::RoomAgain),
+            Level::Warn | Level::Refuse if now < before => Some(Self::MoreRoom),
+            Level::Warn | Level::Refuse => Some(Self::FillsUp),
+            Level::Evict => Some(Self::Full),
+        }
+    }
+}
+
 /// Looks after the house while it lives.
 pub(super) struct Upkeep {
     shared: Arc<Shared>,
@@ -135,17 +156,15 @@ impl Upkeep {
         let before =
             std::mem::replace(&mut *self.level.lock().unwrap_or_else(PoisonError::into_inner), level);
         let (used, max) = (space.used, space.max);
-        match level {
-            _ if level == before => {}
-            Level::Normal => tracing::info!(used, max, "the spool has room again"),
-            Level::Warn | Level::Refuse if level < before => {
-                tracing::info!(%level, used, max, "the spool has more room")
-            }
-            Level::Warn | Level::Refuse => tracing::warn!(
+        match News::of(before, level) {
+            None => {}
+            Some(News::RoomAgain) => tracing::info!(used, max, "the spool has room again"),
+            Some(News::MoreRoom) => tracing::info!(%level, used, max, "the spool has more room"),
+            Some(News::FillsUp) => tracing::warn!(
                 %level, used, max,
                 "the spool fills up; look why the upstreams do not take records, or raise [spool] max_bytes"
             ),
-            Level::Evict => {
+            Some(News::Full) => {
                 tracing::error!(used, max, "the spool is full; its oldest records leave it from now on")
             }
         }
@@ -218,4 +237,35 @@ fn every(period: Duration) -> Interval {
     let mut timer = interval(period);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     timer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_level_is_told_once_when_it_is_reached_and_when_it_is_left() {
+        let levels = [0, 79, 80, 85, 90, 95, 99, 94, 92, 85, 79, 96, 10];
+        let mut before = Level::Normal;
+        let told: Vec<_> = levels
+            .into_iter()
+            .filter_map(|used| {
+                let level = Space { used, max: 100 }.level();
+                let news = News::of(std::mem::replace(&mut before, level), level)?;
+                Some((used, news))
+            })
+            .collect();
+        use News::{FillsUp, Full, MoreRoom, RoomAgain};
+        let expected = [
+            (80, FillsUp),
+            (90, FillsUp),
+            (95, Full),
+            (94, MoreRoom),
+            (85, MoreRoom),
+            (79, RoomAgain),
+            (96, Full),
+            (10, RoomAgain),
+        ];
+        assert_eq!(told, expected);
+    }
 }

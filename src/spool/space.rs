@@ -1,5 +1,6 @@
 //! How full the spool is: what it takes, against what it may take or what the file system still has, whichever is less.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// From here on people are told.
@@ -21,7 +22,8 @@ pub struct Space {
 }
 
 /// What the spool does about its room. In order: each level includes what the ones below it do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Level {
     /// There is room.
     #[default]

@@ -99,6 +99,8 @@ impl Board {
             records: status.records,
             bytes: status.bytes,
             max_bytes: inner.spool.max_bytes,
+            percent: status.space.percent(),
+            level: status.space.level(),
             room: room.bytes,
             bytes_per_hour: room.per_hour,
             days_left: room.days(),
@@ -119,8 +121,10 @@ impl Board {
             upstream.parts_delivered = counts.parts_delivered;
             upstream.parts_refused = counts.parts_refused;
             upstream.oldest_waiting = counts.oldest_waiting.map(Moment::from);
+            upstream.oldest_unsent = counts.oldest_unsent.map(Moment::from);
         }
         inner.oldest_waiting = inner.upstreams.iter().filter_map(|upstream| upstream.oldest_waiting).min();
+        inner.oldest_unsent = inner.upstreams.iter().filter_map(|upstream| upstream.oldest_unsent).min();
     }
 
     fn lock(&self) -> MutexGuard<'_, Snapshot> {

@@ -14,6 +14,7 @@ use crate::model::time::Timestamp;
 use crate::model::value::{Doubts, Reading, Value};
 use crate::normalise::Phase;
 use crate::poll::LineFigures;
+use crate::spool::space::Level;
 use crate::upstream::forward;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -35,8 +36,11 @@ pub struct Snapshot {
     pub clock_trusted: bool,
     /// The poll slots of all chairs of the configuration together.
     pub slots: Slots,
-    /// Capture time of the oldest record that any upstream still has to get.
+    /// Capture time of the oldest record that waits to be sent to any upstream.
     pub oldest_waiting: Option<Moment>,
+    /// Capture time of the oldest record that any upstream does not have yet, held ones included.
+    #[serde(default)]
+    pub oldest_unsent: Option<Moment>,
     /// One per chair of the configuration, in its order.
     pub chairs: Vec<Chair>,
     /// The spool.
@@ -251,6 +255,12 @@ pub struct Spool {
     pub bytes: u64,
     /// Bytes it may take.
     pub max_bytes: u64,
+    /// How full it is, of that or of what its file system has, whichever fills first.
+    #[serde(default)]
+    pub percent: u64,
+    /// What it does about that.
+    #[serde(default)]
+    pub level: Level,
     /// Bytes it may still take before the oldest records make room for new ones.
     pub room: u64,
     /// Bytes it grows by in an hour at the present rate.
@@ -288,6 +298,9 @@ pub struct UpstreamState {
     pub parts_refused: u64,
     /// Capture time of the oldest record waiting.
     pub oldest_waiting: Option<Moment>,
+    /// Capture time of the oldest record waiting or held.
+    #[serde(default)]
+    pub oldest_unsent: Option<Moment>,
     /// Resources it took since the start; a record is several of them.
     pub resources: u64,
     /// When it last took something.
@@ -362,6 +375,7 @@ impl UpstreamState {
             parts_delivered: 0,
             parts_refused: 0,
             oldest_waiting: None,
+            oldest_unsent: None,
             resources: 0,
             last_success: None,
             trouble: None,
