@@ -33,6 +33,8 @@ pub struct MemorySpool {
     letters: BTreeMap<(UpstreamName, u64), (Refusal, Record)>,
     heard: Timestamp,
     slots: SlotLedger,
+    /// The first record of each treatment that was removed.
+    removed: BTreeMap<TreatmentId, u64>,
 }
 
 #[derive(Debug)]
@@ -98,6 +100,7 @@ impl MemorySpool {
             letters: BTreeMap::new(),
             heard: Timestamp::from_micros(0),
             slots: SlotLedger::default(),
+            removed: BTreeMap::new(),
         };
         spool.configure(upstreams);
         spool
@@ -293,7 +296,7 @@ impl Spool for MemorySpool {
         self.heard = now;
         let mut pruned = Pruned::default();
         let newest = self.volumes.last().map_or(0, |volume| volume.first);
-        let (upstreams, records) = (&mut self.upstreams, &mut self.records);
+        let (upstreams, records, removed) = (&mut self.upstreams, &mut self.records, &mut self.removed);
         self.volumes.retain_mut(|volume| {
             let range = volume.first..=volume.last;
             let settled = volume.first < newest
@@ -309,6 +312,11 @@ impl Spool for MemorySpool {
             }
             pruned.volumes += 1;
             pruned.records += volume.last - volume.first + 1;
+            for (sequence, record) in records.range(range.clone()) {
+                let Some(treatment) = record.treatment() else { continue };
+                let first = removed.entry(treatment).or_insert(*sequence);
+                *first = (*first).min(*sequence);
+            }
             records.retain(|sequence, _| !range.contains(sequence));
             false
         });

@@ -41,6 +41,7 @@ pub(crate) mod testing;
 pub mod tools;
 pub mod verify;
 mod volume;
+pub mod whereabouts;
 pub mod wreck;
 mod writing;
 
@@ -137,10 +138,15 @@ pub struct RefusedPart {
 /// Why an upstream refused something: codes only, never its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reason {
-    /// The status code of the answer.
+    /// The status code of the answer; 0 where no upstream said it.
     pub status: u16,
     /// The coded issue of an OperationOutcome, one of FHIR's `issue-type` codes.
     pub issue: Option<&'static str>,
+}
+
+impl Reason {
+    /// Of a correction: records of the treatment had left the spool, and what an upstream has of them stays as it is.
+    pub const RECORDS_GONE: Self = Self { status: 0, issue: Some("incomplete") };
 }
 
 /// When delivered records may be removed.

@@ -11,6 +11,7 @@ use crate::spool::memory::MemorySpool;
 use crate::spool::space::Space;
 use crate::spool::store::{Options, SledSpool};
 use crate::spool::testing::{Keys, at, fast_home, record, record_of, treatment, upstream};
+use crate::spool::whereabouts::Whereabouts;
 use crate::spool::{
     BatchLimit, Lane, Reason, RefusedPart, Retention, Sequence, Spool, SpoolStatus, Stored, Verdict,
 };
@@ -215,6 +216,10 @@ impl Life {
         let expected = self.model.read_treatment(wanted, after, limit).unwrap();
         let real = self.real().read_treatment(wanted, after, limit).unwrap();
         assert!(real == expected, "seed {}: {:?} for {:?}", self.seed, numbers(&real), numbers(&expected));
+        // The one on disk says no where it cannot tell, and never yes where a record is gone.
+        let until = Sequence(self.dice.roll(self.written.len() as u64 + 1));
+        let (expected, real) = (self.model.is_whole(wanted, until), self.real().is_whole(wanted, until));
+        assert!(expected.unwrap() || !real.unwrap(), "seed {}: {wanted:?} up to {until:?}", self.seed);
     }
 
     fn reconfigure(&mut self) {

@@ -6,6 +6,7 @@ use crate::model::name::{ChairName, UpstreamName};
 use crate::model::time::Timestamp;
 use crate::privacy::record::TreatmentId;
 use crate::spool::letter::Refusal;
+use crate::spool::whereabouts::Whereabouts;
 use crate::spool::{Sequence, SpoolError, Stored};
 use std::collections::BTreeSet;
 
@@ -34,7 +35,7 @@ pub trait Look {
 }
 
 /// The acts.
-pub trait SpoolTools: Look {
+pub trait SpoolTools: Look + Whereabouts {
     /// Puts refused records back to be sent. Their letters stay until the records are taken. Looks at not more than `limit` letters.
     ///
     /// # Errors

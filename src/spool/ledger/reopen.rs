@@ -18,6 +18,11 @@ impl Ledger {
         treatment.map_or(Standing::Waiting, Standing::Held)
     }
 
+    /// Nobody works any more on what was leased; gives how many records that were.
+    pub(crate) fn reclaim(&mut self) -> usize {
+        std::mem::take(&mut self.leased).len()
+    }
+
     /// Opens a settled record again and takes it off the count of what it had ended as, and its parts off theirs. Says whether it did:
     /// a record that is not settled, or that this upstream never had to send, stays as it is.
     pub(crate) fn reopen(&mut self, sequence: Sequence, ended: End, taken: u64, refused: u64) -> bool {

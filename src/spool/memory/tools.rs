@@ -8,6 +8,7 @@ use crate::spool::tools::{
     Content, DeadLetter, Discarded, Found, Letters, Look, Page, Place, Replayed, Seen, SpoolTools, Standing,
     Wanted,
 };
+use crate::spool::whereabouts::Whereabouts;
 use crate::spool::{Sequence, SpoolError, Stored, Verdict};
 use std::collections::BTreeSet;
 
@@ -45,12 +46,6 @@ impl MemorySpool {
     }
 
     fn standings(&self, sequence: Sequence) -> Vec<(UpstreamName, Standing)> {
-        let standing = |state: Option<&State>| match state {
-            None => Standing::BeforeItsTime,
-            Some(State::Waiting { .. } | State::Leased { .. }) => Standing::Waiting,
-            Some(State::Held(treatment)) => Standing::Held(*treatment),
-            Some(State::Delivered | State::Skipped | State::Refused) => Standing::Settled,
-        };
         let configured = self.upstreams.iter().filter(|(_, outbox)| outbox.configured);
         configured.map(|(name, outbox)| (name.clone(), standing(outbox.states.get(&sequence.0)))).collect()
     }
@@ -102,6 +97,36 @@ impl Look for MemorySpool {
             wanted.fits(&letter.refusal, &letter.content).then_some(letter)
         };
         Ok(Letters { letters: places.into_iter().filter_map(letter).collect(), next, damaged: 0 })
+    }
+}
+
+impl Whereabouts for MemorySpool {
+    fn is_whole(&mut self, treatment: TreatmentId, until: Sequence) -> Result<bool, SpoolError> {
+        Ok(self.removed.get(&treatment).is_none_or(|first| *first > until.0))
+    }
+
+    fn standings_at(
+        &mut self,
+        upstream: &UpstreamName,
+        records: &[Sequence],
+    ) -> Result<Vec<Standing>, SpoolError> {
+        let states = &self.outbox(upstream)?.states;
+        Ok(records.iter().map(|sequence| standing(states.get(&sequence.0))).collect())
+    }
+
+    fn reclaim(&mut self, upstream: &UpstreamName) -> Result<usize, SpoolError> {
+        let states = self.outbox(upstream)?.states.values_mut();
+        let leased = states.filter(|state| matches!(state, State::Leased { .. }));
+        Ok(leased.map(|state| *state = State::NEW).count())
+    }
+}
+
+fn standing(state: Option<&State>) -> Standing {
+    match state {
+        None => Standing::BeforeItsTime,
+        Some(State::Waiting { .. } | State::Leased { .. }) => Standing::Waiting,
+        Some(State::Held(treatment)) => Standing::Held(*treatment),
+        Some(State::Delivered | State::Skipped | State::Refused) => Standing::Settled,
     }
 }
 
