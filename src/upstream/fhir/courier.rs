@@ -1,7 +1,7 @@
 //! Carries resources to the server in batches of a size it takes, and brings back what became of each.
 
 use super::link::Post;
-use super::pace::Pace;
+use super::pace::{Limits, Pace};
 use super::r4::{BatchEntry, Resource, batch};
 use super::refusals::{Refusals, WINDOW};
 use super::status::{Asked, Judgement, Outcome, judge};
@@ -89,6 +89,7 @@ impl Courier {
             fates: vec![Fate::Untried; parcels.len()],
             entries: Vec::with_capacity(parcels.len()),
             next: Next::Continue,
+            limits: self.pace.limits(self.clock.tick()),
             faults: 0,
             taken: 0,
         };
@@ -190,8 +191,8 @@ impl Courier {
                 halves(range, |lone| self.take_entry(lone, &Outcome::Refused(reason), round))
             }
             Judgement::TooLarge { lone } => {
-                self.pace.too_large(range.len(), answered.bytes);
-                let alone = halves(range.clone(), |_| ());
+                self.pace.too_large(range.len(), answered.bytes, self.clock.tick());
+                let alone = halves(range.clone(), |_| self.pace.back_to(round.limits));
                 match (alone, lone) {
                     (Some(both), _) => Some(both),
                     (None, Some(reason)) => {
@@ -306,6 +307,8 @@ struct Round<'a> {
     fates: Vec<Fate>,
     entries: Vec<Cow<'a, str>>,
     next: Next,
+    /// What the receiver could read when the round began.
+    limits: Limits,
     faults: u32,
     taken: u32,
 }

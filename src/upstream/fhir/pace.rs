@@ -1,5 +1,6 @@
 //! How much goes into one request: fewer entries where the receiver is slow or asks for less, never more than it can read.
 
+use chairside_drivers::kit::time::Tick;
 use std::time::Duration;
 
 /// What most servers take in one batch.
@@ -14,31 +15,60 @@ const SLOW: Duration = Duration::from_secs(2);
 /// ... and one that is there sooner than this lets them grow.
 const QUICK: Duration = Duration::from_secs(1);
 
+/// A size that could not be read is tried again after this time: what stood in the way may have been set up anew.
+const LIMIT_HOLDS: Duration = Duration::from_secs(3600);
+
 /// What a receiver takes at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pace {
-    /// What it can read at once. It never grows: a size limit stays.
-    readable_entries: usize,
-    readable_bytes: usize,
+    limits: Limits,
     /// What it takes in good time just now.
     entries: usize,
 }
 
+/// What a receiver can read at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    entries: usize,
+    bytes: usize,
+    /// When that was last found out, or doubted.
+    since: Option<Tick>,
+}
+
 impl Default for Pace {
     fn default() -> Self {
-        Self { readable_entries: MOST_ENTRIES, readable_bytes: MOST_BYTES, entries: MOST_ENTRIES }
+        let limits = Limits { entries: MOST_ENTRIES, bytes: MOST_BYTES, since: None };
+        Self { limits, entries: MOST_ENTRIES }
     }
 }
 
 impl Pace {
     /// Entries that may go into the next batch.
     pub(super) fn entries(&self) -> usize {
-        self.readable_entries.min(self.entries).max(1)
+        self.limits.entries.min(self.entries).max(1)
     }
 
     /// Bytes that may go into the next batch.
     pub(super) const fn bytes(&self) -> usize {
-        self.readable_bytes
+        self.limits.bytes
+    }
+
+    /// The limits by now. One that has held for long may grow: where it still holds, that costs a request that is not read.
+    pub(super) fn limits(&mut self, now: Tick) -> Limits {
+        let Limits { entries, bytes, since } = &mut self.limits;
+        let held = since.map_or(Duration::ZERO, |since| now.since(since));
+        let hours = u32::try_from(held.as_secs() / LIMIT_HOLDS.as_secs()).unwrap_or(u32::MAX).min(16);
+        if hours > 0 {
+            *entries = entries.saturating_mul(1 << hours).min(MOST_ENTRIES);
+            *bytes = bytes.saturating_mul(1 << hours).min(MOST_BYTES);
+            *since = ((*entries, *bytes) != (MOST_ENTRIES, MOST_BYTES)).then_some(now);
+        }
+        self.limits
+    }
+
+    /// What was found out since was about a single entry that is too large by itself, and not about batches.
+    pub(super) const fn back_to(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
     /// A batch was answered, entry by entry.
@@ -56,9 +86,12 @@ impl Pace {
     }
 
     /// The receiver cannot read a batch of this size.
-    pub(super) fn too_large(&mut self, sent: usize, bytes: usize) {
-        self.readable_entries = (sent / 2).max(1);
-        self.readable_bytes = self.readable_bytes.min((bytes / 2).max(LEAST_BYTES));
+    pub(super) fn too_large(&mut self, sent: usize, bytes: usize, now: Tick) {
+        self.limits = Limits {
+            entries: (sent / 2).max(1),
+            bytes: self.limits.bytes.min((bytes / 2).max(LEAST_BYTES)),
+            since: Some(now),
+        };
     }
 }
 
@@ -68,6 +101,10 @@ mod tests {
 
     const fn after(milliseconds: u64) -> Duration {
         Duration::from_millis(milliseconds)
+    }
+
+    fn hour(number: u64) -> Tick {
+        Tick::from_micros(number * 3_600_000_000)
     }
 
     #[test]
@@ -90,14 +127,28 @@ mod tests {
     }
 
     #[test]
-    fn a_size_that_cannot_be_read_is_never_tried_again() {
+    fn a_size_that_cannot_be_read_is_not_tried_again_within_the_hour() {
         let mut pace = Pace::default();
-        pace.too_large(100, 90_000);
+        pace.too_large(100, 90_000, hour(0));
         assert_eq!((pace.entries(), pace.bytes()), (50, 45_000));
-        pace.too_large(50, 40_000);
+        pace.too_large(50, 40_000, hour(0));
         (0..50).for_each(|_| pace.answered(25, after(1)));
+        pace.limits(Tick::from_micros(3_599_000_000));
         assert_eq!((pace.entries(), pace.bytes()), (25, 20_000));
-        pace.too_large(1, 300);
+        pace.too_large(2, 300, hour(0));
         assert_eq!((pace.entries(), pace.bytes()), (1, LEAST_BYTES), "an entry is no batch");
+    }
+
+    #[test]
+    fn a_limit_is_doubted_once_an_hour_until_it_is_gone() {
+        let mut pace = Pace::default();
+        pace.too_large(8, 9_000, hour(0));
+        let mut seen = Vec::new();
+        for number in 1..12 {
+            pace.limits(hour(number));
+            seen.push((pace.entries(), pace.bytes()));
+        }
+        assert_eq!(seen[..3], [(8, 9_000), (16, 18_000), (32, 36_000)]);
+        assert_eq!((pace, seen[10]), (Pace::default(), (MOST_ENTRIES, MOST_BYTES)));
     }
 }
