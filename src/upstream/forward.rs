@@ -3,14 +3,15 @@
 
 mod ahead;
 mod breaker;
+mod correcting;
 
 pub use breaker::Circuit;
 
 use crate::clock::Clock;
 use crate::model::time::Timestamp;
-use crate::privacy::record::{Body, Correction};
+use crate::privacy::record::Body;
 use crate::spool::handle::SpoolHandle;
-use crate::spool::{BatchLimit, Lane, RefusedPart, Sequence, SpoolError, Stored, Verdict};
+use crate::spool::{Lane, Sequence, SpoolError, Stored, Verdict};
 use crate::upstream::{Delivery, Next, Trouble, Upstream, Wire};
 use ahead::Ahead;
 use breaker::{Breaker, LOOK_AGAIN, SHORTEST_WAIT};
@@ -23,8 +24,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// Records of a corrected treatment that are rewritten at a time.
-const PAGE: BatchLimit = BatchLimit { records: 32 };
 /// What keeps some records back is told until it was not met for this long; records kept back are tried more often.
 const SETBACK_TOLD: Duration = Duration::from_secs(150);
 
@@ -140,6 +139,9 @@ impl<U: Upstream> Forwarder<U> {
         let mut news = self.spool.subscribe();
         let Ok(status) = self.spool.status().await else { return };
         self.upstream.begins_behind(Sequence(status.last));
+        if self.reclaim().await.is_err() {
+            return;
+        }
         loop {
             news.mark_unchanged();
             self.tend();
@@ -173,6 +175,17 @@ impl<U: Upstream> Forwarder<U> {
             let now = self.clock.tick();
             self.retries.retain(|tick| *tick > now);
         }
+    }
+
+    /// A forwarder before this one may have been cut off with records in hand.
+    async fn reclaim(&self) -> Result<(), SpoolError> {
+        let name = self.upstream.name().clone();
+        let reclaimed = self.spool.tools(move |spool| spool.reclaim(&name)).await?;
+        if reclaimed > 0 {
+            let upstream = self.upstream.name();
+            tracing::warn!(%upstream, records = reclaimed, "records that were in hand when forwarding was cut off are tried again");
+        }
+        Ok(())
     }
 
     /// One turn over both lanes: fresh data first, then what waits longest. `None` when it is time to stop, else whether
@@ -255,38 +268,6 @@ impl<U: Upstream> Forwarder<U> {
         Ok((next, contact))
     }
 
-    /// Rewrites what was delivered under the wrong binding: every record of the treatment before the correction.
-    async fn correct(&mut self, correction: Correction, own: Sequence) -> Result<Delivery, SpoolError> {
-        let mut delivery = Delivery::default();
-        let (mut parts, mut refused) = (0_u32, Vec::<RefusedPart>::new());
-        loop {
-            let after = self.corrected.get(&own).copied().unwrap_or(Sequence(0));
-            let mut page = self.spool.read_treatment(correction.treatment, after, PAGE).await?;
-            page.retain(|stored| stored.sequence < own);
-            let Some(last) = page.last().map(|stored| stored.sequence) else { break };
-            let page_delivery = self.upstream.correct(correction, &page).await;
-            delivery.resources += page_delivery.resources;
-            delivery.setback = page_delivery.setback.or(delivery.setback);
-            let settled = page.iter().all(|stored| is_settled(stored.sequence, &page_delivery.verdicts));
-            for (_, verdict) in page_delivery.verdicts {
-                let Verdict::Delivered { parts: taken, refused_parts } = verdict else { continue };
-                parts = parts.saturating_add(taken);
-                for RefusedPart { reason, .. } in refused_parts {
-                    let part = u16::try_from(refused.len()).unwrap_or(u16::MAX);
-                    refused.push(RefusedPart { part, reason });
-                }
-            }
-            if page_delivery.next != Next::Continue || !settled {
-                delivery.next = page_delivery.next;
-                return Ok(delivery);
-            }
-            self.corrected.insert(own, last);
-        }
-        self.corrected.remove(&own);
-        delivery.verdicts.push((own, Verdict::Delivered { parts, refused_parts: refused }));
-        Ok(delivery)
-    }
-
     /// Settles a verdict for every record; one without is handed back.
     async fn settle(
         &mut self,
@@ -303,12 +284,9 @@ impl<U: Upstream> Forwarder<U> {
         let named: BTreeSet<Sequence> = verdicts.iter().map(|(sequence, _)| *sequence).collect();
         let untried = records.iter().map(|stored| stored.sequence).filter(|it| !named.contains(it));
         verdicts.extend(untried.map(|it| (it, Verdict::Retry { not_before: handed_back })));
+        self.put_down(&mut verdicts).await?;
         let delivered = count(&verdicts, |verdict| matches!(verdict, Verdict::Delivered { .. }));
-        let refused = count(&verdicts, |verdict| match verdict {
-            Verdict::Delivered { refused_parts, .. } => !refused_parts.is_empty(),
-            Verdict::Refused { .. } => true,
-            Verdict::SkippedByPolicy | Verdict::Held(_) | Verdict::Retry { .. } => false,
-        });
+        let refused = count(&verdicts, is_refusal);
         self.retries.extend(verdicts.iter().filter_map(|(_, verdict)| match verdict {
             Verdict::Retry { not_before } if *not_before > Tick::ZERO => Some(*not_before),
             _ => None,
@@ -317,7 +295,6 @@ impl<U: Upstream> Forwarder<U> {
             let (upstream, codes) = (self.upstream.name(), reasons(&verdicts));
             tracing::error!(%upstream, records = refused, codes, "the receiver refused records for good; they are kept");
         }
-        self.spool.settle(&self.upstream.name().clone(), verdicts).await?;
         let now = self.clock.now().0;
         self.state.send_if_modified(|state| {
             state.delivered += delivered;
@@ -335,6 +312,37 @@ impl<U: Upstream> Forwarder<U> {
             self.enter(Condition::Connected);
         }
         Ok((next, if took_something { Contact::Heard } else { Contact::None }))
+    }
+
+    /// Hands the verdicts to the spool. Refusals go apart: one that cannot be written down waits, and costs the others nothing.
+    async fn put_down(&mut self, verdicts: &mut [(Sequence, Verdict)]) -> Result<(), SpoolError> {
+        let name = self.upstream.name().clone();
+        let (refused, others): (Vec<_>, Vec<_>) =
+            verdicts.iter().cloned().partition(|(_, verdict)| is_refusal(verdict));
+        let settled = self.spool.settle(&name, others).await;
+        if refused.is_empty() {
+            return settled;
+        }
+        let (settled, kept) = match settled {
+            Ok(()) => (Ok(()), self.spool.settle(&name, refused).await),
+            Err(error) => (Err(error.clone()), Err(error)),
+        };
+        let Err(error) = kept else { return Ok(()) };
+        self.upstream.refusals_not_kept();
+        settled?;
+        if matches!(error, SpoolError::Closed) {
+            return Err(error);
+        }
+        let cause = crate::telemetry::chain(&error);
+        tracing::error!(upstream = %name, cause, "refusals cannot be written down");
+        let not_before = self.clock.tick().after(LOOK_AGAIN);
+        for (_, verdict) in verdicts.iter_mut().filter(|(_, verdict)| is_refusal(verdict)) {
+            *verdict = Verdict::Retry { not_before };
+        }
+        let waiting = verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Retry { .. }));
+        self.spool.settle(&name, waiting.cloned().collect()).await?;
+        self.tell(Some(refusals_not_kept()));
+        Ok(())
     }
 
     /// Tells what keeps records back, and takes it back once it was not met for a while.
@@ -446,8 +454,23 @@ impl<U: Upstream> Forwarder<U> {
     }
 }
 
-fn is_settled(sequence: Sequence, verdicts: &[(Sequence, Verdict)]) -> bool {
-    verdicts.iter().any(|(it, verdict)| *it == sequence && !matches!(verdict, Verdict::Retry { .. }))
+/// Whether a dead letter tells of it.
+fn is_refusal(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Delivered { refused_parts, .. } => !refused_parts.is_empty(),
+        Verdict::Refused { .. } => true,
+        Verdict::SkippedByPolicy | Verdict::Held(_) | Verdict::Retry { .. } => false,
+    }
+}
+
+fn refusals_not_kept() -> Trouble {
+    Trouble {
+        code: "letters_unwritten",
+        what:
+            "the receiver refuses records, and the disk does not take the dead letters that would keep them"
+                .to_owned(),
+        remedy: "make room on the disk of the spool; these records are kept and tried again",
+    }
 }
 
 fn count(verdicts: &[(Sequence, Verdict)], of: impl Fn(&Verdict) -> bool) -> u64 {

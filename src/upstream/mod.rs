@@ -12,6 +12,7 @@ use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
 use crate::privacy::record::{Correction, Revision, TreatmentId};
 use crate::spool::{Sequence, Stored, Verdict};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,9 +29,17 @@ pub trait Upstream: Send {
     /// Rewrites records of a corrected treatment: the old ids become `entered-in-error`, the right ones get new ids.
     /// The records are not leased; the forwarder settles the correction once all of them have a verdict.
     ///
-    /// A record that is known not to have been written is left alone; where a resource cannot be taken back, the
-    /// upstream pauses and the correction stays open.
-    fn correct(&mut self, correction: Correction, batch: &[Stored]) -> impl Future<Output = Delivery> + Send;
+    /// Those in `open` have no verdict of their own yet: they are delivered in their turn, under the binding in force then, so
+    /// of them only what may stand under the old one is taken back. All others are written anew, whatever had become of them.
+    /// Where a resource cannot be taken back, the upstream pauses and the correction stays open.
+    fn correct(
+        &mut self,
+        correction: Correction,
+        batch: &[Stored],
+        open: &BTreeSet<Sequence>,
+    ) -> impl Future<Output = Delivery> + Send;
+    /// The refusals in the last delivery could not be written down: they stand, and are asked for again.
+    fn refusals_not_kept(&mut self) {}
     /// What can be done for a batch while the one before it is on its way; `None` where there is nothing to gain.
     fn preparation(&self) -> Option<Arc<dyn Prepare>> {
         None

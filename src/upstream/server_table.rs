@@ -22,7 +22,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -283,7 +283,7 @@ impl Upstream for StilledUpstream {
     async fn deliver(&mut self, batch: &[Stored]) -> Delivery {
         self.deliver_stilled(batch).await
     }
-    async fn correct(&mut self, _: Correction, _: &[Stored]) -> Delivery {
+    async fn correct(&mut self, _: Correction, _: &[Stored], _: &BTreeSet<Sequence>) -> Delivery {
         Delivery::default()
     }
     fn tend(&mut self) -> Wire {

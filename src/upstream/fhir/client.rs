@@ -9,6 +9,7 @@ use crate::model::name::UpstreamName;
 use crate::privacy::record::Correction;
 use crate::spool::{Sequence, Stored};
 use crate::upstream::{Delivery, Identities, Prepare, Upstream, Wire};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A FHIR server as an upstream.
@@ -47,8 +48,17 @@ impl Upstream for FhirUpstream {
         self.writer.deliver(batch).await
     }
 
-    async fn correct(&mut self, correction: Correction, batch: &[Stored]) -> Delivery {
-        self.writer.correct(correction, batch).await
+    async fn correct(
+        &mut self,
+        correction: Correction,
+        batch: &[Stored],
+        open: &BTreeSet<Sequence>,
+    ) -> Delivery {
+        self.writer.correct(correction, batch, open).await
+    }
+
+    fn refusals_not_kept(&mut self) {
+        self.writer.refusals_not_kept();
     }
 
     fn preparation(&self) -> Option<Arc<dyn Prepare>> {

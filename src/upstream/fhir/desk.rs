@@ -33,9 +33,13 @@ impl Desk {
 
     /// Whether the binding is still the one under which it was rendered.
     fn holds(&self, rendering: &Rendering, stored: &Stored) -> bool {
+        may_be_ahead(stored) && self.in_force(stored) == rendering.revision
+    }
+
+    /// The binding in force of what the record is about.
+    pub(super) fn in_force(&self, stored: &Stored) -> Revision {
         let treatment = stored.record.treatment();
-        let in_force = treatment.and_then(|treatment| self.identities.revision(treatment));
-        may_be_ahead(stored) && in_force.unwrap_or(Revision(0)) == rendering.revision
+        treatment.and_then(|treatment| self.identities.revision(treatment)).unwrap_or(Revision(0))
     }
 
     fn ahead(&self) -> MutexGuard<'_, HashMap<Sequence, Rendering>> {

@@ -43,12 +43,6 @@ impl History {
         }
     }
 
-    /// Whether nothing of the record can be at the server.
-    pub(super) fn was_never_written(&self, sequence: Sequence) -> bool {
-        let all = (sequence, Revision(0))..=(sequence, Revision(u32::MAX));
-        sequence > self.unknown_up_to && self.written.range(all).next().is_none()
-    }
-
     /// Whether the server may have the record under this binding, and what was to be sent of it then.
     pub(super) fn written_under(&self, sequence: Sequence, revision: Revision) -> Option<Then> {
         if sequence <= self.unknown_up_to {
@@ -84,7 +78,6 @@ mod tests {
     #[test]
     fn without_knowledge_a_record_counts_as_written() {
         let history = History::default();
-        assert!(!history.was_never_written(Sequence(5)));
         assert_eq!(history.written_under(Sequence(5), Revision(1)), Some(Then::Unknown));
     }
 
@@ -92,9 +85,7 @@ mod tests {
     fn what_this_process_wrote_is_known_with_its_binding() {
         let mut history = History::default();
         history.begins_behind(Sequence(4));
-        assert!(history.was_never_written(Sequence(5)));
         history.wrote(Sequence(5), Revision(2));
-        assert!(!history.was_never_written(Sequence(5)));
         assert_eq!(history.written_under(Sequence(5), Revision(1)), None);
         assert_eq!(history.written_under(Sequence(5), Revision(2)), Some(Then::AsNow));
         assert_eq!(history.written_under(Sequence(4), Revision(2)), Some(Then::Unknown));

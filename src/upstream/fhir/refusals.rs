@@ -1,6 +1,7 @@
 //! Whether a receiver refuses single resources or everything: a refusal is believed once the hundred answers after it were
 //! not mostly refusals. Until then nothing is given up for it.
 
+use crate::privacy::record::Revision;
 use crate::spool::{Reason, Sequence, Verdict};
 use chairside_drivers::kit::time::Tick;
 use std::collections::{HashMap, VecDeque};
@@ -35,10 +36,16 @@ pub(super) struct Refusals {
     on_probation: bool,
     last: Option<Reason>,
     doubts: HashMap<Sequence, Doubt>,
+    /// Believed in the last round. They are forgotten with the next one, unless the spool could not keep them.
+    told: Vec<Sequence>,
 }
 
 #[derive(Debug)]
 struct Doubt {
+    /// The binding under which it was refused; under another one it is another resource.
+    revision: Revision,
+    /// The spool was told, and could not keep it.
+    is_told: bool,
     /// What becomes of the record once its refusal is believed.
     verdict: Verdict,
     heard: u64,
@@ -113,25 +120,58 @@ impl Refusals {
     }
 
     /// Keeps a record with refused parts until it is known what that means.
-    pub(super) fn doubt(&mut self, sequence: Sequence, verdict: Verdict, now: Tick) -> Verdict {
+    pub(super) fn doubt(
+        &mut self,
+        sequence: Sequence,
+        revision: Revision,
+        verdict: Verdict,
+        now: Tick,
+    ) -> Verdict {
         if self.doubts.len() < MOST_DOUBTS {
-            let doubt = Doubt { verdict, heard: self.heard, taken: self.taken, at: now, looks: 0 };
+            let (heard, taken) = (self.heard, self.taken);
+            let doubt = Doubt { revision, is_told: false, verdict, heard, taken, at: now, looks: 0 };
             self.doubts.insert(sequence, doubt);
         }
         Verdict::Retry { not_before: now.after(FIRST_LOOK) }
     }
 
-    /// What became of a record in doubt.
-    pub(super) fn look_at(&mut self, sequence: Sequence, now: Tick) -> Belief {
+    /// A new round: what was believed in the last one is settled by now.
+    pub(super) fn begin_round(&mut self) {
+        for sequence in std::mem::take(&mut self.told) {
+            self.doubts.remove(&sequence);
+        }
+    }
+
+    /// What was believed in this round could not be settled; it stands.
+    pub(super) fn keep_told(&mut self) {
+        for sequence in std::mem::take(&mut self.told) {
+            if let Some(doubt) = self.doubts.get_mut(&sequence) {
+                doubt.is_told = true;
+            }
+        }
+    }
+
+    /// What became of a record in doubt, while this binding of it is in force.
+    pub(super) fn look_at(
+        &mut self,
+        sequence: Sequence,
+        in_force: impl FnOnce() -> Revision,
+        now: Tick,
+    ) -> Belief {
         let Some(doubt) = self.doubts.get_mut(&sequence) else { return Belief::Unknown };
+        if doubt.revision != in_force() {
+            self.doubts.remove(&sequence);
+            return Belief::Unknown;
+        }
         let followed = self.heard.saturating_sub(doubt.heard) >= WINDOW as u64;
         let alone = self.taken > doubt.taken && now.since(doubt.at) >= LONG_ENOUGH;
-        if !followed && !alone {
+        if !followed && !alone && !doubt.is_told {
             doubt.looks = doubt.looks.saturating_add(1);
             let wait = FIRST_LOOK.saturating_mul(1 << doubt.looks.min(8)).min(LONGEST_LOOK);
             return Belief::Doubted { not_before: now.after(wait), told: doubt.looks > LOOKS_UNTOLD };
         }
-        self.doubts.remove(&sequence).map_or(Belief::Unknown, |doubt| Belief::Believed(doubt.verdict))
+        self.told.push(sequence);
+        Belief::Believed(doubt.verdict.clone())
     }
 }
 
@@ -143,6 +183,8 @@ mod tests {
     const REASON: Reason = Reason { status: 422, issue: Some("invariant") };
     const REFUSED: Verdict = Verdict::Refused { parts: 1, reason: REASON };
 
+    const FIRST: Revision = Revision(1);
+
     fn second(of: u64) -> Tick {
         Tick::from_micros(of * 1_000_000)
     }
@@ -151,24 +193,54 @@ mod tests {
     fn a_refusal_is_believed_once_a_hundred_answers_followed() {
         let mut it = Refusals::default();
         it.refused(REASON);
-        assert!(matches!(it.doubt(Sequence(1), REFUSED, second(0)), Verdict::Retry { .. }));
+        assert!(matches!(it.doubt(Sequence(1), FIRST, REFUSED, second(0)), Verdict::Retry { .. }));
         for _ in 0..99 {
             it.took();
-            assert!(matches!(it.look_at(Sequence(1), second(5)), Belief::Doubted { .. }));
+            assert!(matches!(it.look_at(Sequence(1), || FIRST, second(5)), Belief::Doubted { .. }));
         }
         it.took();
-        assert_eq!(it.look_at(Sequence(1), second(5)), Belief::Believed(REFUSED));
-        assert_eq!(it.look_at(Sequence(1), second(5)), Belief::Unknown);
+        assert_eq!(it.look_at(Sequence(1), || FIRST, second(5)), Belief::Believed(REFUSED));
+        it.begin_round();
+        assert_eq!(it.look_at(Sequence(1), || FIRST, second(5)), Belief::Unknown);
+    }
+
+    #[test]
+    fn a_refusal_that_could_not_be_settled_is_believed_again_until_it_is() {
+        let mut it = Refusals::default();
+        it.refused(REASON);
+        it.doubt(Sequence(1), FIRST, REFUSED, second(0));
+        (0..100).for_each(|_| it.took());
+        for _ in 0..3 {
+            it.begin_round();
+            assert_eq!(it.look_at(Sequence(1), || FIRST, second(5)), Belief::Believed(REFUSED));
+            it.keep_told();
+        }
+        it.begin_round();
+        assert_eq!(it.look_at(Sequence(1), || FIRST, second(5)), Belief::Believed(REFUSED));
+        it.begin_round();
+        assert_eq!(it.look_at(Sequence(1), || FIRST, second(5)), Belief::Unknown, "now it was");
+    }
+
+    #[test]
+    fn a_refusal_under_one_binding_says_nothing_under_another() {
+        let mut it = Refusals::default();
+        it.refused(REASON);
+        it.doubt(Sequence(1), FIRST, REFUSED, second(0));
+        (0..100).for_each(|_| it.took());
+        assert_eq!(it.look_at(Sequence(1), || Revision(2), second(5)), Belief::Unknown);
     }
 
     #[test]
     fn where_little_is_sent_one_that_is_taken_is_enough_after_an_hour() {
         let mut it = Refusals::default();
         it.refused(REASON);
-        it.doubt(Sequence(1), REFUSED, second(0));
-        assert!(matches!(it.look_at(Sequence(1), second(7200)), Belief::Doubted { told: false, .. }));
+        it.doubt(Sequence(1), FIRST, REFUSED, second(0));
+        assert!(matches!(
+            it.look_at(Sequence(1), || FIRST, second(7200)),
+            Belief::Doubted { told: false, .. }
+        ));
         it.took();
-        assert_eq!(it.look_at(Sequence(1), second(7200)), Belief::Believed(REFUSED));
+        assert_eq!(it.look_at(Sequence(1), || FIRST, second(7200)), Belief::Believed(REFUSED));
     }
 
     #[test]
@@ -202,7 +274,7 @@ mod tests {
             for (number, refused) in (0_u64..).zip(&answers) {
                 if *refused {
                     it.refused(REASON);
-                    it.doubt(Sequence(number), REFUSED, second(0));
+                    it.doubt(Sequence(number), FIRST, REFUSED, second(0));
                 } else {
                     it.took();
                 }
@@ -210,7 +282,7 @@ mod tests {
                     it.disbelieve();
                 }
                 for earlier in 0..=number {
-                    if matches!(it.look_at(Sequence(earlier), second(1)), Belief::Believed(_)) {
+                    if matches!(it.look_at(Sequence(earlier), || FIRST, second(1)), Belief::Believed(_)) {
                         let at = usize::try_from(earlier).unwrap();
                         let after = &answers[at..=usize::try_from(number).unwrap()];
                         let followed = &after[1..=WINDOW];

@@ -19,7 +19,7 @@ use crate::privacy::record::{Correction, Revision};
 use crate::spool::{RefusedPart, Sequence, Stored, Verdict};
 use crate::upstream::{Delivery, Identities, Next};
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -37,8 +37,8 @@ pub(super) struct Writer<P> {
     present: HashSet<(Uuid, Standing)>,
     /// How often a record had to be tried again.
     attempts: HashMap<Sequence, u32>,
-    /// Conflicts in a row, by part of a record.
-    conflicts: HashMap<(Sequence, u16), u32>,
+    /// Conflicts in a row, by part of a record under one binding.
+    conflicts: HashMap<(Sequence, Revision, u16), u32>,
     /// How often in a row the server did not take something that others need.
     delays: HashMap<Uuid, u32>,
     pub(super) history: History,
@@ -81,8 +81,10 @@ impl<P: Post> Writer<P> {
     pub(super) async fn deliver(&mut self, batch: &[Stored]) -> Delivery {
         let mut delivery = Delivery::default();
         let mut renderings = Vec::with_capacity(batch.len());
+        self.courier.refusals.begin_round();
         for stored in &self.timed(batch) {
-            match self.courier.refusals.look_at(stored.sequence, self.clock.tick()) {
+            let in_force = || self.desk.in_force(stored);
+            match self.courier.refusals.look_at(stored.sequence, in_force, self.clock.tick()) {
                 Belief::Unknown => {}
                 Belief::Believed(verdict) => {
                     delivery.verdicts.push((stored.sequence, verdict));
@@ -118,7 +120,10 @@ impl<P: Post> Writer<P> {
                 Verdict::SkippedByPolicy | Verdict::Held(_) | Verdict::Retry { .. } => false,
             };
             let verdict = match is_refusal {
-                true => self.courier.refusals.doubt(*sequence, verdict, self.clock.tick()),
+                true => {
+                    let now = self.clock.tick();
+                    self.courier.refusals.doubt(*sequence, rendering.revision, verdict, now)
+                }
                 false => verdict,
             };
             delivery.verdicts.push((*sequence, verdict));
@@ -132,6 +137,11 @@ impl<P: Post> Writer<P> {
         }
         delivery.setback = written.setback.or(delivery.setback);
         delivery
+    }
+
+    /// The refusals in the last delivery could not be settled.
+    pub(super) fn refusals_not_kept(&mut self) {
+        self.courier.refusals.keep_told();
     }
 
     /// Records of a clock that was not to be trusted get the time that was found for them, where there is one by now.
@@ -150,7 +160,12 @@ impl<P: Post> Writer<P> {
         batch.iter().map(timed).collect()
     }
 
-    pub(super) async fn correct(&mut self, correction: Correction, batch: &[Stored]) -> Delivery {
+    pub(super) async fn correct(
+        &mut self,
+        correction: Correction,
+        batch: &[Stored],
+        open: &BTreeSet<Sequence>,
+    ) -> Delivery {
         let mut delivery = Delivery::default();
         if correction.old == Revision(0) && self.desk.encoder.holds_unseated() {
             // Nothing was written before there was a patient: the records were held, and their release delivers them.
@@ -160,37 +175,51 @@ impl<P: Post> Writer<P> {
         // A later correction has its own replacement; this one then only takes back.
         let is_in_force =
             self.desk.identities.revision(correction.treatment).unwrap_or(Revision(0)) == correction.new;
+        let timed = self.timed(batch);
+        let is_undated = |stored: &&Cow<'_, Stored>| {
+            let is_settled = is_untimed(stored) && !open.contains(&stored.sequence);
+            is_settled
+                && matches!(self.desk.encoder.replace(stored, &*self.desk.identities), Encoded::Write(_))
+        };
+        let undated: Vec<Sequence> = timed.iter().filter(is_undated).map(|stored| stored.sequence).collect();
+        if !undated.is_empty() {
+            // They went out with the time that was found for them, and after a restart it has to be found again.
+            let not_before = self.clock.tick().after(CLOCK_RETRY);
+            delivery.verdicts = undated.into_iter().map(|it| (it, Verdict::Retry { not_before })).collect();
+            delivery.setback = Some(trouble::untimed());
+            return delivery;
+        }
         let (mut back, mut anew) = (Vec::new(), Vec::new());
-        for stored in self.timed(batch).iter().filter(|stored| !is_untimed(stored)) {
-            // What was never written is delivered in its turn, under the binding in force then.
-            if self.history.was_never_written(stored.sequence) {
-                continue;
-            }
+        for stored in timed.iter().filter(|stored| !is_untimed(stored)) {
             if let Some(then) = self.history.written_under(stored.sequence, correction.old)
                 && let Encoded::Write(rendering) =
                     self.desk.encoder.withdraw(stored, &*self.desk.identities, correction.old, then)
             {
                 back.push((stored.sequence, rendering));
             }
+            // What is open is delivered in its turn. All else is settled for good and must come now, refused or not: under
+            // another patient the server has not been asked yet.
             if is_in_force
+                && !open.contains(&stored.sequence)
                 && let Encoded::Write(it) = self.desk.encoder.replace(stored, &*self.desk.identities)
             {
                 anew.push((stored.sequence, it));
             }
         }
-        let mut open: HashSet<Sequence> = HashSet::new();
+        let mut unfinished: HashSet<Sequence> = HashSet::new();
         let mut parts: HashMap<Sequence, u32> = HashMap::new();
         let mut refused: HashMap<Sequence, Vec<RefusedPart>> = HashMap::new();
         // Taken back first: in between a reading is missing, which is better than being another patient's.
         for (standing, renderings) in [(Standing::Withdrawn, back), (Standing::Valid, anew)] {
-            let renderings: Vec<_> = renderings.into_iter().filter(|(it, _)| !open.contains(it)).collect();
+            let renderings: Vec<_> =
+                renderings.into_iter().filter(|(it, _)| !unfinished.contains(it)).collect();
             let written = self.write(&renderings, standing).await;
             delivery.setback = written.setback.clone().or(delivery.setback);
             for ((sequence, rendering), fates) in renderings.iter().zip(&written.fates) {
                 *parts.entry(*sequence).or_default() += taken(fates);
                 match self.verdict(*sequence, rendering, fates) {
                     None | Some(Verdict::Retry { .. }) => {
-                        open.insert(*sequence);
+                        unfinished.insert(*sequence);
                     }
                     Some(Verdict::Refused { reason, .. }) if standing == Standing::Valid => {
                         let all = rendering.parts.iter();
@@ -212,7 +241,7 @@ impl<P: Post> Writer<P> {
             }
         }
         if delivery.next == Next::Continue {
-            let closed = batch.iter().map(|stored| stored.sequence).filter(|it| !open.contains(it));
+            let closed = batch.iter().map(|stored| stored.sequence).filter(|it| !unfinished.contains(it));
             delivery.verdicts.extend(closed.map(|sequence| {
                 let refused_parts = refused.remove(&sequence).unwrap_or_default();
                 let parts = parts.get(&sequence).copied().unwrap_or(0);

@@ -15,8 +15,15 @@ pub(super) struct Ahead {
     records: Vec<Stored>,
 }
 
-/// Looking for them, beside the delivery of the batch before.
-pub(super) type Looking = JoinHandle<Result<Ahead, SpoolError>>;
+/// Looking for them, beside the delivery of the batch before; it ends with whoever waits for it, so that nothing is leased for
+/// a forwarder that is gone.
+pub(super) struct Looking(JoinHandle<Result<Ahead, SpoolError>>);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 impl<U: Upstream> Forwarder<U> {
     /// The next records of this lane: what is ready, or else what is due.
@@ -40,20 +47,20 @@ impl<U: Upstream> Forwarder<U> {
         }
         let preparation = self.upstream.preparation()?;
         let (spool, name, now) = (self.spool.clone(), self.upstream.name().clone(), self.clock.tick());
-        Some(tokio::spawn(async move {
+        Some(Looking(tokio::spawn(async move {
             let records = Arc::new(spool.lease(&name, limit, lane, now).await?);
             let to_prepare = Arc::clone(&records);
             // What is not made ready now is made in its turn.
             let _ = spawn_blocking(move || preparation.prepare(&to_prepare)).await;
             Ok(Ahead { lane, records: Arc::unwrap_or_clone(records) })
-        }))
+        })))
     }
 
     /// Takes over what was leased ahead.
     pub(super) async fn found_ahead(&mut self, looking: Option<Looking>) -> Result<(), SpoolError> {
-        let Some(looking) = looking else { return Ok(()) };
+        let Some(mut looking) = looking else { return Ok(()) };
         // A task that ended otherwise holds nothing: the spool takes back what nobody waits for.
-        if let Ok(found) = looking.await {
+        if let Ok(found) = (&mut looking.0).await {
             self.ahead = Some(found?).filter(|ahead| !ahead.records.is_empty());
         }
         Ok(())

@@ -1,13 +1,18 @@
 //! Whole turns of the forwarder in virtual time, against a spool in memory and an upstream that does what it is told.
 
+mod cut_off;
+mod gone;
+mod letters;
+
+use super::correcting::PAGE;
 use super::*;
 use crate::clock::SystemClock;
 use crate::model::alarm::{Alarm, AlarmEdge, Phase};
 use crate::model::name::UpstreamName;
-use crate::privacy::record::{Record, Revision, TreatmentId};
+use crate::privacy::record::{Correction, Record, Revision, TreatmentId};
 use crate::spool::handle::{Urgency, start};
 use crate::spool::memory::MemorySpool;
-use crate::spool::{Counts, Reason, StoreId};
+use crate::spool::{BatchLimit, Counts, Reason, StoreId};
 use crate::upstream::fhir::testing::{TREATMENT, number, origin};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -23,6 +28,7 @@ type Act = Box<dyn FnOnce(&[Stored]) -> Delivery + Send>;
 enum Saw {
     Delivered(u64, Vec<u64>),
     Corrected(Revision, Vec<u64>),
+    NotKept,
 }
 
 struct Told {
@@ -67,9 +73,17 @@ impl Upstream for Told {
         self.saw.lock().unwrap().push(Saw::Delivered(second, numbers(batch)));
         self.answer(batch)
     }
-    async fn correct(&mut self, correction: Correction, batch: &[Stored]) -> Delivery {
+    async fn correct(
+        &mut self,
+        correction: Correction,
+        batch: &[Stored],
+        _: &BTreeSet<Sequence>,
+    ) -> Delivery {
         self.saw.lock().unwrap().push(Saw::Corrected(correction.old, numbers(batch)));
         self.answer(batch)
+    }
+    fn refusals_not_kept(&mut self) {
+        self.saw.lock().unwrap().push(Saw::NotKept);
     }
 }
 
@@ -91,9 +105,14 @@ impl Ward {
     }
 
     async fn over(spool: impl crate::spool::Spool + 'static, records: Vec<Record>, script: Script) -> Self {
-        let name = UpstreamName::new("ehr").unwrap();
         let (spool, _) = start(spool).unwrap();
         spool.append(records, Urgency::Now).await.unwrap();
+        Self::on(spool, script)
+    }
+
+    /// A forwarder on a spool that others may have worked on before.
+    fn on(spool: SpoolHandle, script: Script) -> Self {
+        let name = UpstreamName::new("ehr").unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(Timestamp::from_micros(0)));
         let (script, saw) = (Arc::new(Mutex::new(script)), Arc::default());
         let behind: Arc<Mutex<_>> = Arc::default();
@@ -133,7 +152,7 @@ impl Ward {
         saw.iter()
             .filter_map(|it| match it {
                 Saw::Delivered(_, numbers) => Some(numbers.clone()),
-                Saw::Corrected(..) => None,
+                Saw::Corrected(..) | Saw::NotKept => None,
             })
             .collect()
     }
@@ -143,7 +162,7 @@ impl Ward {
         saw.iter()
             .filter_map(|it| match it {
                 Saw::Delivered(second, _) => Some(*second),
-                Saw::Corrected(..) => None,
+                Saw::Corrected(..) | Saw::NotKept => None,
             })
             .collect()
     }
@@ -277,7 +296,7 @@ async fn a_correction_rewrites_the_records_before_it_page_by_page_and_is_settled
                 assert!(numbers.len() <= PAGE.records);
                 Some(numbers.clone())
             }
-            Saw::Delivered(..) => None,
+            Saw::Delivered(..) | Saw::NotKept => None,
         })
         .flatten()
         .collect();
@@ -297,7 +316,7 @@ async fn a_correction_broken_off_goes_on_where_it_was_and_is_not_settled_before(
         .iter()
         .filter_map(|it| match it {
             Saw::Corrected(_, numbers) => numbers.first().copied(),
-            Saw::Delivered(..) => None,
+            Saw::Delivered(..) | Saw::NotKept => None,
         })
         .collect();
     assert_eq!(pages, [1, 33, 33, 65]);
@@ -380,10 +399,11 @@ async fn what_keeps_records_back_is_told_while_it_lasts() {
     assert_eq!(ward.state.borrow().setback, None);
 }
 
-/// A spool that does not take the next settlements.
+/// A spool that does not take the next settlements, or of them only those with a refusal.
 struct Sulking {
     inner: MemorySpool,
     refusals: u32,
+    only_letters: bool,
 }
 
 impl crate::spool::Spool for Sulking {
@@ -404,7 +424,8 @@ impl crate::spool::Spool for Sulking {
         upstream: &UpstreamName,
         verdicts: &[(Sequence, Verdict)],
     ) -> Result<(), SpoolError> {
-        if self.refusals > 0 {
+        let is_about_letters = verdicts.iter().any(|(_, verdict)| is_refusal(verdict));
+        if self.refusals > 0 && (is_about_letters || !self.only_letters) {
             self.refusals -= 1;
             return Err(SpoolError::Engine { act: "settle", why: "a test" });
         }
@@ -456,7 +477,8 @@ async fn records_leased_when_the_spool_fails_are_handed_back() {
     for refusals in 1..4 {
         let name = UpstreamName::new("ehr").unwrap();
         let inner = MemorySpool::new(StoreId([3; 16]), std::slice::from_ref(&name));
-        let ward = Ward::over(Sulking { inner, refusals }, readings(2), Script::new()).await;
+        let ward =
+            Ward::over(Sulking { inner, refusals, only_letters: false }, readings(2), Script::new()).await;
         ward.until(|counts| counts.delivered == 2).await;
     }
 }
@@ -500,7 +522,7 @@ impl Upstream for Slow {
         self.had.lock().unwrap().extend(batch.iter().map(|stored| (stored.sequence.0, now)));
         all(&DONE, batch)
     }
-    async fn correct(&mut self, _: Correction, batch: &[Stored]) -> Delivery {
+    async fn correct(&mut self, _: Correction, batch: &[Stored], _: &BTreeSet<Sequence>) -> Delivery {
         all(&DONE, batch)
     }
 }

@@ -3,6 +3,7 @@
 mod batches;
 mod clock;
 mod corrections;
+mod fates;
 mod moods;
 mod needs;
 mod refusals;
@@ -42,6 +43,8 @@ struct Server {
     chokes_on: Option<String>,
     /// The same, for any of these urls.
     chokes_on_any: BTreeSet<String>,
+    /// Answers 413, as FHIR, to every batch with this url.
+    too_large: Option<String>,
     /// How long each answer takes.
     latency: Duration,
 }
@@ -64,6 +67,9 @@ impl Server {
         let any = |part: &Option<String>| {
             part.as_ref().is_some_and(|part| entries.iter().any(|it| url(it).contains(part)))
         };
+        if any(&self.too_large) {
+            return answer(413, &outcome("too-long", "").to_string());
+        }
         if any(&self.stumbles_over) {
             return answer(500, "");
         }

@@ -25,19 +25,20 @@ impl<P: Post> Writer<P> {
         fates: &[Fate],
     ) -> Option<Verdict> {
         let tried = self.attempts.get(&sequence).copied().unwrap_or(0);
+        let revision = rendering.revision;
         let mut refused_parts = Vec::new();
         let mut again = false;
         for (part, fate) in rendering.parts.iter().zip(fates) {
             let number = part.number;
             let conflicts = match fate {
                 Fate::Judged(Outcome::Conflict(_)) => {
-                    let count = self.conflicts.entry((sequence, number)).or_default();
+                    let count = self.conflicts.entry((sequence, revision, number)).or_default();
                     *count += 1;
                     *count
                 }
                 Fate::Untried => 0,
                 Fate::Judged(_) | Fate::Unknown => {
-                    self.conflicts.remove(&(sequence, number));
+                    self.conflicts.remove(&(sequence, revision, number));
                     0
                 }
             };
@@ -64,7 +65,7 @@ impl<P: Post> Writer<P> {
             return Some(Verdict::Retry { not_before: self.clock.tick().after(wait) });
         }
         self.attempts.remove(&sequence);
-        self.conflicts.retain(|(of, _), _| *of != sequence);
+        self.conflicts.retain(|(of, ..), _| *of != sequence);
         match refused_parts.first() {
             Some(first) if refused_parts.len() == rendering.parts.len() => {
                 Some(Verdict::Refused { parts: count(refused_parts.len()), reason: first.reason })

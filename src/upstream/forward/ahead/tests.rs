@@ -12,6 +12,7 @@ use crate::spool::{Sequence, StoreId, Verdict};
 use crate::upstream::fhir::testing::{TREATMENT, number, origin};
 use crate::upstream::forward::{State, forward};
 use crate::upstream::{Delivery, Prepare, Trouble};
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -78,7 +79,7 @@ impl Upstream for Foreseen {
         let verdicts = batch.iter().map(|stored| (stored.sequence, done.clone())).collect();
         Delivery { verdicts, resources: 1, ..Delivery::default() }
     }
-    async fn correct(&mut self, _: Correction, _: &[Stored]) -> Delivery {
+    async fn correct(&mut self, _: Correction, _: &[Stored], _: &BTreeSet<Sequence>) -> Delivery {
         Delivery::default()
     }
 }

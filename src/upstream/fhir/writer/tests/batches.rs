@@ -140,3 +140,15 @@ async fn an_entry_the_server_stumbles_over_is_looked_for_once_others_went_throug
     assert!(matches!(all[&9], Verdict::Retry { .. }), "a fault is never a refusal");
     assert_eq!(all.values().filter(|verdict| **verdict == DONE).count(), 15);
 }
+
+#[tokio::test]
+async fn an_entry_that_is_too_large_by_itself_makes_no_batch_smaller() {
+    let mut writer = seated_writer(Server { too_large: Some(url_of(5)), ..Server::default() });
+    let all = verdicts(&believed(&mut writer, &readings(0..100)).await);
+    assert!(matches!(all[&5], Verdict::Refused { .. }), "{all:?}");
+    assert_eq!(all.values().filter(|verdict| **verdict == DONE).count(), 99);
+    writer.post.requests.clear();
+    writer.deliver(&readings(200..300)).await;
+    let sizes: Vec<usize> = writer.post.requests.iter().map(Vec::len).collect();
+    assert_eq!(sizes, [100]);
+}

@@ -58,3 +58,58 @@ async fn a_record_whose_time_nobody_knows_any_more_says_between_which_times_it_w
     assert_ne!(it["effectivePeriod"]["start"], it["effectivePeriod"]["end"]);
     assert_eq!(doubts(&it), ["questionable", "clock-untrusted"]);
 }
+
+/// The ids under which a process writes these records, and the times it gives them.
+async fn written(batch: &[Stored], clock: Arc<dyn Clock>) -> (BTreeSet<String>, BTreeSet<String>) {
+    let bindings = Arc::new(Bindings::of(TREATMENT, "p-1"));
+    let mut writer = Writer::new(Site::default().encoder(), bindings, clock, Server::default());
+    let delivery = writer.deliver(batch).await;
+    let is_taken = |verdict: &Verdict| matches!(verdict, Verdict::Delivered { .. });
+    assert!(delivery.verdicts.iter().all(|(_, verdict)| is_taken(verdict)), "{delivery:?}");
+    let times = writer
+        .post
+        .stored
+        .values()
+        .map(|it| format!("{} {}", it["effectiveDateTime"], it["effectivePeriod"]));
+    (writer.post.stored.keys().cloned().collect(), times.collect())
+}
+
+/// A clock that was set by hours since.
+#[derive(Debug)]
+struct Stepped(i64, TrueTime);
+
+impl Clock for Stepped {
+    fn tick(&self) -> Tick {
+        Tick::from_micros(7)
+    }
+    fn now(&self) -> (Timestamp, ClockTrust) {
+        (NOON.shifted(self.0 * 3_600_000_000), ClockTrust::Trusted)
+    }
+    fn true_time(&self, _: Tick) -> TrueTime {
+        self.1
+    }
+}
+
+#[tokio::test]
+async fn a_clock_step_and_a_restart_between_two_deliveries_change_no_id() {
+    let (at, clock) = (Timestamp::from_micros(60_000_000), ClockTrust::Untrusted);
+    let untimed = Origin { at, clock, ..origin() };
+    let values = || Body::Values(vec![number("venous_pressure", "142"), number("arterial_pressure", "-80")]);
+    let batch = [
+        stored_at(1, untimed, Some(TREATMENT), values()),
+        stored(2, Some(TREATMENT), values()),
+        stored(3, Some(TREATMENT), Body::TreatmentStarted),
+    ];
+    let first = written(&batch, Arc::new(Stepped(0, TrueTime::At(NOON)))).await;
+    let until = NOON.after(Duration::from_secs(60));
+    for (hours, found) in [
+        (0, TrueTime::At(NOON)),
+        (-26, TrueTime::At(NOON.shifted(-93_600_000_000))),
+        (9_000, TrueTime::At(until)),
+        (3, TrueTime::Between { from: NOON, until }),
+    ] {
+        let again = written(&batch, Arc::new(Stepped(hours, found))).await;
+        assert_eq!(again.0, first.0, "{hours} h, {found:?}");
+        assert_eq!(again.1 == first.1, hours == 0, "the times did change: {:?}", again.1);
+    }
+}

@@ -198,3 +198,20 @@ async fn a_conflict_that_never_ends_is_a_refusal_at_the_third_time() {
     let refused = believed(&mut writer, &readings(1..2)).await;
     assert_eq!(refused.verdicts[0].1, Verdict::Refused { parts: 1, reason });
 }
+
+#[tokio::test]
+async fn a_refusal_that_could_not_be_kept_is_told_again_without_a_request_and_a_settled_one_is_asked_anew() {
+    let mut writer =
+        seated_writer(Server { dislikes: vec![(url_of(2), 422, "invariant")], ..Server::default() });
+    let refused = believed(&mut writer, &readings(2..3)).await.verdicts;
+    assert!(matches!(refused[0].1, Verdict::Refused { .. }));
+    let requests = writer.post.requests.len();
+    for _ in 0..3 {
+        writer.refusals_not_kept();
+        assert_eq!(writer.deliver(&readings(2..3)).await.verdicts, refused);
+    }
+    assert_eq!(writer.post.requests.len(), requests);
+    // Settled now; a person mends the server and has it sent again.
+    writer.post.dislikes.clear();
+    assert_eq!(writer.deliver(&readings(2..3)).await.verdicts, [(Sequence(2), DONE)]);
+}
