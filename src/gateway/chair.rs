@@ -16,6 +16,7 @@ use crate::poll::{ChairEvent, LineEvent, MissCause, Moment};
 use crate::privacy::Pseudonymiser;
 use crate::privacy::record::{Correction, Event, Gap, GapCause, OpenAlarm, Record, TreatmentId};
 use crate::privacy::seats::{Seated, Seats};
+use crate::spool::Sequence;
 use crate::spool::handle::{SpoolHandle, Urgency};
 use crate::spool::slots::Left;
 use crate::status::{self, Board};
@@ -23,7 +24,7 @@ use crate::supervise::{Cause, Pulse};
 use chairside_drivers::kit::decimal::Decimal;
 use chairside_drivers::kit::driver::Sample;
 use chairside_drivers::kit::time::{Slot, Tick};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -416,7 +417,10 @@ impl Sealing {
         self.look_at_clock(moment).await?;
         let (chair, seats) = (self.chair.name.clone(), Arc::clone(&self.shared.seats));
         let SeatRequest { act, answer } = request;
-        let acted = tokio::task::spawn_blocking(move || seating::act(&seats, &chair, act, moment.at)).await;
+        let incomplete = if act.is_correction() { self.incomplete().await } else { BTreeSet::new() };
+        let acted =
+            tokio::task::spawn_blocking(move || seating::act(&seats, &chair, act, moment.at, &incomplete));
+        let acted = acted.await;
         let acted = acted.map_err(|_| Cause::Panicked)?;
         if let Ok(seated) = &acted {
             self.follow(seated, moment).await?;
@@ -430,6 +434,22 @@ impl Sealing {
         // Whoever asked may have gone; what was done stands all the same.
         let _ = answer.send(acted);
         Ok(())
+    }
+
+    /// The treatments in reach of a correction of which the spool has not all records any more. Where the spool cannot tell, the
+    /// correction finds out when it is delivered.
+    async fn incomplete(&self) -> BTreeSet<TreatmentId> {
+        let reach = self.shared.seats.correctable(&self.chair.name);
+        let asked = self.shared.spool.tools(move |spool| {
+            let whole = reach.iter().map(|treatment| spool.is_whole(*treatment, Sequence(u64::MAX)));
+            let whole: Vec<bool> = whole.collect::<Result<_, _>>()?;
+            let incomplete = reach.iter().zip(whole).filter(|(_, whole)| !whole);
+            Ok(incomplete.map(|(treatment, _)| *treatment).collect())
+        });
+        asked.await.unwrap_or_else(|error| {
+            tracing::warn!(chair = self.chair.name.as_str(), %error, "the spool does not say what it has of a treatment");
+            BTreeSet::new()
+        })
     }
 
     /// Writes down what a seat changed, then lets held records go.

@@ -111,12 +111,13 @@ impl FrontDesk {
     fn not_seated(&self, caller: Caller, act: &'static str, refusal: &SeatError) -> Answer {
         let code = match refusal {
             SeatError::RecordNumber(_) => RefusalCode::RecordNumber,
-            SeatError::Unsettled(_) | SeatError::NoTreatment(_) | SeatError::TooLate { .. } => {
-                RefusalCode::NotPossible
-            }
+            SeatError::Unsettled(_)
+            | SeatError::NoTreatment(_)
+            | SeatError::TooLate { .. }
+            | SeatError::LeftEarly { .. } => RefusalCode::NotPossible,
             SeatError::Keyring(_) => RefusalCode::NotNow,
         };
-        self.deny(caller, act, code, crate::telemetry::chain(refusal))
+        self.deny(caller, act, code, seating::refusal(refusal, &self.zone))
     }
 
     fn deny(&self, caller: Caller, act: &'static str, code: RefusalCode, why: impl Into<String>) -> Answer {

@@ -3,9 +3,11 @@
 use crate::control::Correct;
 use crate::model::name::ChairName;
 use crate::model::time::Timestamp;
+use crate::privacy::record::TreatmentId;
 use crate::privacy::seats::{SeatError, SeatOutcome, Seated, Seats};
 use chairside_drivers::kit::sensitive::Sensitive;
 use jiff::tz::TimeZone;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -28,14 +30,39 @@ pub(super) enum Act {
     Unseat,
 }
 
+impl Act {
+    pub(super) const fn is_correction(&self) -> bool {
+        matches!(self, Act::Seat { correct: Correct::Yes, .. })
+    }
+}
+
 /// Does what is asked; durable when it returns.
-pub(super) fn act(seats: &Seats, chair: &ChairName, act: Act, at: Timestamp) -> Result<Seated, SeatError> {
+pub(super) fn act(
+    seats: &Seats,
+    chair: &ChairName,
+    act: Act,
+    at: Timestamp,
+    incomplete: &BTreeSet<TreatmentId>,
+) -> Result<Seated, SeatError> {
     match act {
         Act::Seat { record_number, correct: Correct::No, .. } => seats.seat(chair, record_number, at),
         Act::Seat { record_number, correct: Correct::Yes, keep_delivered } => {
-            seats.correct(chair, record_number, at, keep_delivered)
+            seats.correct(chair, record_number, at, keep_delivered, incomplete)
         }
         Act::Unseat => seats.unseat(chair, at),
+    }
+}
+
+/// Why it was not done, for the person who asked. Where records are to be put right by hand, with the treatment's times.
+pub(super) fn refusal(why: &SeatError, zone: &TimeZone) -> String {
+    let said = crate::telemetry::chain(why);
+    let (SeatError::TooLate { span, .. } | SeatError::LeftEarly { span, .. }) = why else { return said };
+    let from = date_and_time(span.from, zone);
+    match span.until {
+        Some(until) => format!("{said}. It ran from {from} to {}", date_and_time(until, zone)),
+        None => format!(
+            "{said}. It runs since {from}; for what follows, unseat the chair and seat the patient anew"
+        ),
     }
 }
 
@@ -95,8 +122,16 @@ pub(super) fn sentence(chair: &str, outcome: SeatOutcome, zone: &TimeZone) -> St
 }
 
 fn time_of_day(at: Timestamp, zone: &TimeZone) -> String {
+    written(at, zone, "%H:%M")
+}
+
+fn date_and_time(at: Timestamp, zone: &TimeZone) -> String {
+    written(at, zone, "%Y-%m-%d %H:%M")
+}
+
+fn written(at: Timestamp, zone: &TimeZone, format: &str) -> String {
     match jiff::Timestamp::from_microsecond(at.as_micros()) {
-        Ok(at) => at.to_zoned(zone.clone()).strftime("%H:%M").to_string(),
+        Ok(at) => at.to_zoned(zone.clone()).strftime(format).to_string(),
         Err(_) => "an unknown time".to_owned(),
     }
 }
@@ -104,6 +139,7 @@ fn time_of_day(at: Timestamp, zone: &TimeZone) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::privacy::seats::Span;
 
     #[test]
     fn a_seat_is_told_with_the_wards_own_time() {
@@ -112,6 +148,34 @@ mod tests {
         assert_eq!(
             sentence("chair-1", SeatOutcome::Bound { since }, &zone),
             "chair-1: patient seated on the treatment running since 09:12"
+        );
+    }
+
+    #[test]
+    fn what_has_to_be_put_right_by_hand_is_told_with_its_times() {
+        let zone = TimeZone::fixed(jiff::tz::offset(1));
+        let from = Timestamp::from_micros(1_800_000_720_000_000);
+        let chair = ChairName::new("chair-1").unwrap();
+        for (until, told) in [
+            (
+                Some(from.after(Duration::from_secs(4 * 3600))),
+                "It ran from 2027-01-15 09:12 to 2027-01-15 13:12",
+            ),
+            (
+                None,
+                "It runs since 2027-01-15 09:12; for what follows, unseat the chair and seat the patient anew",
+            ),
+        ] {
+            let span = Span { from, until };
+            let why = SeatError::LeftEarly { chair: chair.clone(), span };
+            let said = refusal(&why, &zone);
+            assert!(said.ends_with(told) && said.contains("stays under the patient of before"), "{said}");
+            let why = SeatError::TooLate { chair: chair.clone(), hours: 72, span };
+            assert!(refusal(&why, &zone).ends_with(told));
+        }
+        assert_eq!(
+            refusal(&SeatError::NoTreatment(chair.clone()), &zone),
+            SeatError::NoTreatment(chair).to_string()
         );
     }
 }

@@ -141,6 +141,15 @@ pub enum SeatOutcome {
     NobodySeated,
 }
 
+/// From when to when a treatment ran, as it is to be found in systems that received it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Its start.
+    pub from: Timestamp,
+    /// Its end; `None` where it still runs.
+    pub until: Option<Timestamp>,
+}
+
 /// Why somebody cannot be seated.
 #[derive(Debug, thiserror::Error)]
 pub enum SeatError {
@@ -166,6 +175,19 @@ pub enum SeatError {
         chair: ChairName,
         /// For how long a correction is possible.
         hours: u64,
+        /// The treatment.
+        span: Span,
+    },
+    /// Records of the treatment left the spool before their time.
+    #[error(
+        "records of the treatment of {chair} have left the spool early, so not all of it can be rewritten and nothing was \
+         changed: what was sent of it stays under the patient of before; correct it by hand in every system that received it"
+    )]
+    LeftEarly {
+        /// The chair.
+        chair: ChairName,
+        /// The treatment.
+        span: Span,
     },
     /// The keyring.
     #[error(transparent)]
@@ -310,7 +332,17 @@ impl Seats {
         })
     }
 
-    /// The chair's treatment, or its last one, was this patient's all along.
+    /// The treatments that a correction on this chair could be about.
+    #[must_use]
+    pub fn correctable(&self, chair: &ChairName) -> Vec<TreatmentId> {
+        let state = self.keyring.state();
+        let latest = state.chairs.get(chair).and_then(|known| known.running.or(known.last));
+        let before = latest.and_then(|latest| early::before(&state, chair, latest)).map(|(id, _)| id);
+        latest.into_iter().chain(before).collect()
+    }
+
+    /// The chair's treatment, or its last one, was this patient's all along. `incomplete` names those of
+    /// [`Seats::correctable`] of which records have left the spool.
     ///
     /// # Errors
     /// [`SeatError`] says what to do; then nothing has changed. Past `keep_delivered`, records of the treatment may be gone.
@@ -320,11 +352,12 @@ impl Seats {
         record_number: Sensitive<String>,
         at: Timestamp,
         keep_delivered: Duration,
+        incomplete: &BTreeSet<TreatmentId>,
     ) -> Result<Seated, SeatError> {
         let number = RecordNumber::parse(&record_number)?;
         self.act(chair, at, |state, word| {
             let row = rules::row(state, &number)?;
-            rules::correct(state, chair, row, word, keep_delivered)
+            rules::correct(state, chair, row, word, rules::Kept { keep_delivered, incomplete })
         })
     }
 

@@ -10,9 +10,10 @@ use crate::model::value::{Doubts, Mark, Reading, Value};
 use crate::normalise::testing as machine;
 use crate::privacy::keyring::Keyring;
 use crate::privacy::record::Body;
+use crate::privacy::seats::{SeatError, SeatOutcome};
 use crate::spool::memory::MemorySpool;
 use crate::spool::slots::Missing;
-use crate::spool::{BatchLimit, Lane, StoreId, Stored, handle};
+use crate::spool::{BatchLimit, Lane, Retention, StoreId, Stored, Verdict, handle};
 use chairside_drivers::kit::sensitive::Sensitive;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
@@ -67,6 +68,10 @@ pub(super) fn settings(name: &str) -> ChairSettings {
 
 impl House {
     fn open() -> Self {
+        Self::with_volumes_of(MemorySpool::VOLUME_RECORDS)
+    }
+
+    fn with_volumes_of(records: u64) -> Self {
         let clock = Arc::new(Settable {
             tick: AtomicU64::new(1_000_000),
             ahead: AtomicI64::new(0),
@@ -74,7 +79,8 @@ impl House {
         });
         let keyring = Arc::new(Keyring::in_memory().unwrap());
         keyring.ensure_recipients([&ehr()]).unwrap();
-        let (spool, _thread) = handle::start(MemorySpool::new(StoreId([7; 16]), &[ehr()])).unwrap();
+        let (spool, _thread) =
+            handle::start(MemorySpool::with_volumes_of(records, StoreId([7; 16]), &[ehr()])).unwrap();
         // A run before left this of a clock that nobody had set.
         let every = settings("chair-1").every;
         let through = Some(Timestamp::from_micros(0));
@@ -136,12 +142,16 @@ impl Place {
     }
 
     async fn seat(&mut self, patient: &str) -> Seated {
+        self.say(patient, Correct::No).await.unwrap()
+    }
+
+    async fn say(&mut self, patient: &str, correct: Correct) -> Result<Seated, SeatError> {
         let (answer, answered) = oneshot::channel();
         let record_number = Sensitive::new(patient.to_owned());
         let keep_delivered = Duration::from_secs(3 * 24 * 3600);
-        let act = seating::Act::Seat { record_number, correct: Correct::No, keep_delivered };
+        let act = seating::Act::Seat { record_number, correct, keep_delivered };
         self.sealing.seat(SeatRequest { act, answer }).await.unwrap();
-        answered.await.unwrap().unwrap()
+        answered.await.unwrap()
     }
 
     fn running(&self) -> Option<TreatmentId> {
@@ -346,4 +356,33 @@ async fn an_alarm_that_is_on_when_another_patient_is_seated_is_closed_for_the_on
     };
     assert_eq!((raised, whose, whose_end), (closed, first, first));
     assert_eq!((next.0, next.2), (alarm::Phase::Start, piece), "what goes on is nobody's, and raised anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_correction_is_refused_once_records_of_the_treatment_have_left_the_spool_early() {
+    let house = House::with_volumes_of(4);
+    let mut place = house.place("chair-1");
+    for _ in 0..10 {
+        place.poll(&house).await;
+        house.pass(10);
+    }
+    place.seat("11").await;
+    let corrected = place.say("12", Correct::Yes).await.unwrap();
+    assert!(matches!(corrected.outcome, SeatOutcome::Corrected { .. }), "all of it is there: {corrected:?}");
+
+    let done = Verdict::Delivered { parts: 1, refused_parts: Vec::new() };
+    let delivered = house.records().await.iter().map(|stored| (stored.sequence, done.clone())).collect();
+    house.shared.spool.settle(&ehr(), delivered).await.unwrap();
+    let full = Retention { keep_delivered: Duration::ZERO, max_bytes: u64::MAX };
+    assert!(house.shared.spool.prune(full, house.clock.now().0).await.unwrap().records > 0);
+    let treatment = place.running();
+    let refused = place.say("11", Correct::Yes).await.unwrap_err();
+    let SeatError::LeftEarly { span, .. } = refused else { panic!("{refused}") };
+    assert_eq!((span.from, span.until), (NOON.after(Duration::from_secs(1)), None));
+    assert_eq!(place.running(), treatment);
+    assert_eq!(house.records().await, [], "no correction is written that could not be kept");
+
+    // What the refusal tells to do for what follows.
+    assert_eq!(place.say("12", Correct::Yes).await.unwrap().outcome, SeatOutcome::AlreadySeated);
+    place.poll(&house).await;
 }

@@ -1,7 +1,7 @@
 //! The rules of seating, on the keyring's state and without a clock, a disk or a lock.
 
 use super::early;
-use super::{LATE, LONGEST, Rebound, SeatError, SeatOutcome, Seated, WAITS};
+use super::{LATE, LONGEST, Rebound, SeatError, SeatOutcome, Seated, Span, WAITS};
 use crate::model::name::{ChairName, MachineName};
 use crate::model::time::Timestamp;
 use crate::privacy::crypto::{Refused, Secret, random};
@@ -10,6 +10,7 @@ use crate::privacy::keyring::state::{Early, RowId, State, Treatment, Waiting};
 use crate::privacy::record::{Correction, TreatmentId};
 use crate::privacy::record_number::RecordNumber;
 use chairside_drivers::kit::decimal::Decimal;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Whether the machine has confirmed the running treatment since the process started.
@@ -179,12 +180,21 @@ fn wait(state: &mut State, chair: &ChairName, row: RowId, at: Timestamp) -> Seat
     Seated::only(SeatOutcome::Waiting { until: at.after(WAITS) })
 }
 
+/// Which records a correction can still rewrite.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept<'a> {
+    /// For how long all of them are kept.
+    pub(super) keep_delivered: Duration,
+    /// Treatments of which some left earlier.
+    pub(super) incomplete: &'a BTreeSet<TreatmentId>,
+}
+
 pub(super) fn correct(
     state: &mut State,
     chair: &ChairName,
     row: RowId,
     word: Word,
-    keep_delivered: Duration,
+    Kept { keep_delivered, incomplete }: Kept<'_>,
 ) -> Result<Seated, SeatError> {
     let Word { at, settled, .. } = word;
     void_behind_running(state, chair, settled);
@@ -202,11 +212,12 @@ pub(super) fn correct(
     };
     let Some((id, treatment)) = target else { return Err(SeatError::NoTreatment(chair.clone())) };
     let since = treatment.started;
-    // Counted from the start: then no record of it, not even the first, can have left the spool.
+    // Counted from the start: then no record of it, not even the first, has left the spool in due time.
     let is_kept = |since| age(at, since).is_some_and(|age| age <= keep_delivered);
-    if !is_kept(began(state, chair, treatment)) {
+    let mut span = Span { from: began(state, chair, treatment), until: treatment.ended };
+    if !is_kept(span.from) {
         let hours = keep_delivered.as_secs() / 3600;
-        return Err(SeatError::TooLate { chair: chair.clone(), hours });
+        return Err(SeatError::TooLate { chair: chair.clone(), hours, span });
     }
     if treatment.patient() == Some(row) {
         return Ok(Seated::only(SeatOutcome::AlreadySeated));
@@ -215,6 +226,10 @@ pub(super) fn correct(
     let before = early::before(state, chair, id).filter(|(_, treatment)| is_kept(treatment.started));
     let before = before.filter(|(_, treatment)| treatment.patient() != Some(row));
     let (before, since) = before.map_or((None, since), |(id, treatment)| (Some(id), treatment.started));
+    if incomplete.contains(&id) || before.is_some_and(|before| incomplete.contains(&before)) {
+        span.from = span.from.min(since);
+        return Err(SeatError::LeftEarly { chair: chair.clone(), span });
+    }
     early::clear(state, chair);
     let also = before.map(|before| {
         let Seated { correction, .. } = rebind(state, before, row, SeatOutcome::AlreadySeated);

@@ -413,7 +413,7 @@ impl Ward {
                 return self.seats.close().unwrap();
             }
             Act::Seat(patient) => self.seats.seat(name, number(patient), at),
-            Act::Correct(patient) => self.seats.correct(name, number(patient), at, keep),
+            Act::Correct(patient) => self.seats.correct(name, number(patient), at, keep, &BTreeSet::new()),
             Act::Unseat => self.seats.unseat(name, at),
             Act::Restart => return,
         };

@@ -77,7 +77,7 @@ impl Ward {
 
     pub(super) fn correct(&self, patient: &str, seconds: i64) -> Seated {
         self.answer(seconds);
-        self.seats.correct(&chair(), number(patient), at(seconds), KEEP).unwrap()
+        self.seats.correct(&chair(), number(patient), at(seconds), KEEP, &BTreeSet::new()).unwrap()
     }
 
     pub(super) fn unseat(&self, seconds: i64) -> Seated {
@@ -263,9 +263,37 @@ fn a_correction_reaches_the_last_treatment_as_long_as_its_records_are_there() {
     ward.seat("11", MINUTE);
     ward.end(4 * HOUR);
     assert_eq!(ward.correct("12", 2 * 24 * HOUR).outcome, SeatOutcome::Corrected { since: at(0) });
-    let why = ward.seats.correct(&chair(), number("13"), at(3 * 24 * HOUR + 1), KEEP).unwrap_err();
-    assert!(matches!(why, SeatError::TooLate { hours: 72, .. }), "{why}");
+    let why = ward
+        .seats
+        .correct(&chair(), number("13"), at(3 * 24 * HOUR + 1), KEEP, &BTreeSet::new())
+        .unwrap_err();
+    let span = Span { from: at(0), until: Some(at(4 * HOUR)) };
+    assert!(matches!(why, SeatError::TooLate { hours: 72, span: told, .. } if told == span), "{why}");
     assert_eq!(ward.told(treatment), ward.name_of("12"));
+}
+
+#[test]
+fn a_correction_of_a_treatment_whose_records_left_early_is_refused_with_its_span_and_changes_nothing() {
+    let ward = Ward::new();
+    let first = ward.start(0);
+    ward.seat("11", MINUTE);
+    ward.elapsed(10 * MINUTE, 10);
+    // One treatment of the machine, cut in two by a seat: a correction reaches both.
+    let piece = ward.seat("12", HOUR).started.unwrap();
+    assert_eq!(ward.seats.correctable(&chair()), [piece, first]);
+    for left in [first, piece] {
+        ward.answer(2 * HOUR);
+        let incomplete = BTreeSet::from([left]);
+        let refused = ward.seats.correct(&chair(), number("13"), at(2 * HOUR), KEEP, &incomplete);
+        let span = Span { from: at(0), until: None };
+        let why = refused.unwrap_err();
+        assert!(matches!(why, SeatError::LeftEarly { span: told, .. } if told == span), "{why}");
+        assert_eq!((ward.told(first), ward.told(piece)), (ward.name_of("11"), None));
+        assert_eq!(ward.seats.untold(), []);
+    }
+    let other = BTreeSet::from([TreatmentId::from_bytes([9; 16])]);
+    let seated = ward.seats.correct(&chair(), number("13"), at(2 * HOUR), KEEP, &other).unwrap();
+    assert_eq!(seated.outcome, SeatOutcome::Corrected { since: at(0) });
 }
 
 #[test]
@@ -282,7 +310,7 @@ fn a_correction_before_the_treatment_begins_means_the_seat_that_waits() {
 
 #[test]
 fn nothing_to_correct_is_an_error() {
-    let why = Ward::new().seats.correct(&chair(), number("11"), at(0), KEEP).unwrap_err();
+    let why = Ward::new().seats.correct(&chair(), number("11"), at(0), KEEP, &BTreeSet::new()).unwrap_err();
     assert_eq!(why.to_string(), "no treatment of chair-1 is known that could be corrected");
 }
 
