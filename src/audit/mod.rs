@@ -4,14 +4,15 @@
 
 use crate::clock;
 use crate::disk::{Disk, Start, Written};
-use crate::model::time::Timestamp;
+use crate::model::time::{ClockStep, Timestamp};
 use crate::privacy::record::TreatmentId;
 use serde_json::{Value, json};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The audit file of one state directory.
 #[derive(Debug)]
@@ -25,6 +26,10 @@ pub struct Audit {
 struct End {
     file: Written,
     left: Left,
+    /// Entries that could not be written yet.
+    waiting: VecDeque<String>,
+    /// Entries that could not even wait.
+    unkept: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +42,9 @@ struct Left {
 
 /// The word for it in the file.
 const TORN: &str = "torn_line";
+
+/// So many entries wait for a disk that takes nothing.
+const WAITING: usize = 1024;
 
 /// No entry that one process left unsynced is longer.
 const LOOKED_AT: u64 = 64 * 1024;
@@ -80,6 +88,8 @@ pub enum Entry<'a> {
         /// Whether it was told to.
         asked: bool,
     },
+    /// The wall clock was set while records were made.
+    ClockStep(ClockStep),
     /// A new key-encryption key was drawn.
     KeyRotated {
         /// Its version.
@@ -144,7 +154,7 @@ impl Audit {
         let left = look_at_end(file.file()).map_err(failed)?;
         // A new file is only durable once its name is.
         disk.sync_folder(state_dir).map_err(failed)?;
-        Ok(Self { path, end: Mutex::new(End { file, left }) })
+        Ok(Self { path, end: Mutex::new(End { file, left, waiting: VecDeque::new(), unkept: 0 }) })
     }
 
     /// Writes an entry; it is on the device when this returns.
@@ -152,21 +162,72 @@ impl Audit {
     /// # Errors
     /// [`AuditError`]; whoever acts decides whether the act may stand without its entry.
     pub fn note(&self, at: Timestamp, entry: &Entry<'_>) -> Result<(), AuditError> {
-        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut end = self.end();
+        end.catch_up(at)
+            .and_then(|()| end.write(at, &line(at, fields(entry))))
+            .map_err(|source| self.failed(source))
+    }
+
+    /// Writes an entry of something that happens with or without it. Where the disk takes nothing, it waits in memory for
+    /// [`Audit::catch_up`] and goes out in front of whatever comes next.
+    pub fn keep(&self, at: Timestamp, entry: &Entry<'_>) {
+        let mut end = self.end();
+        if end.waiting.len() < WAITING {
+            end.waiting.push_back(line(at, fields(entry)));
+        } else {
+            end.unkept = end.unkept.saturating_add(1);
+        }
+        if let Err(source) = end.catch_up(at) {
+            let error = crate::telemetry::chain(&self.failed(source));
+            tracing::error!(error, "the audit record cannot be written; make room on its disk");
+        }
+    }
+
+    /// Writes what waits.
+    ///
+    /// # Errors
+    /// [`AuditError`]; what is left goes on waiting.
+    pub fn catch_up(&self, at: Timestamp) -> Result<(), AuditError> {
+        self.end().catch_up(at).map_err(|source| self.failed(source))
+    }
+
+    fn end(&self) -> MutexGuard<'_, End> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, source: io::Error) -> AuditError {
+        AuditError { act: "write", path: self.path.clone(), source }
+    }
+}
+
+impl End {
+    fn catch_up(&mut self, at: Timestamp) -> io::Result<()> {
+        while let Some(line) = self.waiting.front().cloned() {
+            self.write(at, &line)?;
+            self.waiting.pop_front();
+        }
+        if self.unkept > 0 {
+            let unkept = line(at, json!({ "event": "entries_lost", "entries": self.unkept }));
+            self.write(at, &unkept)?;
+            self.unkept = 0;
+        }
+        Ok(())
+    }
+
+    /// Durable when it returns. In one write: a crash leaves all of it or a torn end, and the next line behind it says so.
+    fn write(&mut self, at: Timestamp, entry: &str) -> io::Result<()> {
         let mut text = String::new();
-        if end.left.mid_line {
+        if self.left.mid_line {
             text.push('\n');
         }
-        if end.left.torn || end.left.mid_line {
+        if self.left.torn || self.left.mid_line {
             text.push_str(&line(at, json!({ "event": TORN })));
         }
-        text.push_str(&line(at, fields(entry)));
-        let failed = |source| AuditError { act: "write", path: self.path.clone(), source };
-        // In one write: a crash leaves all of it or a torn end, and the next entry behind it says so.
-        end.left = Left { torn: true, mid_line: true };
-        end.file.write_all(text.as_bytes()).map_err(failed)?;
-        end.left = Left::default();
-        end.file.sync().map_err(failed)
+        text.push_str(entry);
+        self.left = Left { torn: true, mid_line: true };
+        self.file.write_all(text.as_bytes())?;
+        self.left = Left::default();
+        self.file.sync()
     }
 }
 
@@ -207,6 +268,9 @@ fn fields(entry: &Entry<'_>) -> Value {
             "chairs": chairs, "upstreams": upstreams,
         }),
         Entry::Stopped { asked } => json!({ "event": "stopped", "asked": asked }),
+        Entry::ClockStep(ClockStep { expected, found }) => json!({
+            "event": "clock_step", "expected": clock::stamp(*expected), "found": clock::stamp(*found),
+        }),
         Entry::KeyRotated { version } => json!({ "event": "key_rotated", "version": version }),
         Entry::Keyring { version, created, root_created } => {
             json!({ "event": "keyring", "version": version, "created": created, "root_created": root_created })
@@ -231,7 +295,7 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::simulated::under_every_fault;
+    use crate::disk::simulated::{Fault, under_every_fault};
     use std::os::unix::fs::PermissionsExt;
 
     const AT: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
@@ -311,6 +375,31 @@ mod tests {
                 assert!(cut.is_none() || cut < said, "{lines:?}");
             },
         );
+    }
+
+    #[test]
+    fn entries_that_a_full_disk_does_not_take_come_later_in_their_order_and_each_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::simulated(&[]);
+        let audit = Audit::open_on(&disk, dir.path()).unwrap();
+        let rotated = |version| Entry::KeyRotated { version };
+        (0..3).for_each(|_| disk.fail_next("append", Fault::Full));
+        audit.keep(AT, &rotated(1));
+        audit.keep(AT, &rotated(2));
+        assert!(audit.note(AT, &rotated(3)).is_err(), "whoever waits for the answer is told");
+        audit.catch_up(AT).unwrap();
+        audit.note(AT, &rotated(4)).unwrap();
+        (0..WAITING + 2).for_each(|_| {
+            disk.fail_next("append", Fault::Full);
+            audit.keep(AT, &rotated(5));
+        });
+        audit.catch_up(AT).unwrap();
+        let text = std::fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
+        let lines: Vec<Value> = text.lines().flat_map(serde_json::from_str).collect();
+        let versions: Vec<u64> = lines.iter().filter_map(|line| line["version"].as_u64()).collect();
+        assert_eq!(versions[..3], [1, 2, 4]);
+        assert_eq!(versions[3..], vec![5; WAITING]);
+        assert_eq!(lines.iter().filter_map(|line| line["entries"].as_u64()).collect::<Vec<_>>(), [2]);
     }
 
     #[test]
