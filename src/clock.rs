@@ -7,7 +7,7 @@ use crate::disk::Disk;
 use crate::model::time::{ClockStep, ClockTrust, Timestamp, TrueTime};
 use boots::Boots;
 use chairside_drivers::kit::time::Tick;
-use source::TimeSource;
+use source::{Start, TimeSource};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,11 +26,15 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn tick(&self) -> Tick;
     /// Wall-clock time and how far it can be trusted.
     fn now(&self) -> (Timestamp, ClockTrust);
+    /// Whether two ticks are of one boot of the computer, so that the time between them is known.
+    fn is_one_boot(&self, one: Tick, other: Tick) -> bool {
+        boots::is_one_boot(one, other)
+    }
     /// What time it was at this tick, of this run or of one before; for records of a clock that was not to be trusted.
     fn true_time(&self, _tick: Tick) -> TrueTime {
         TrueTime::Unknown
     }
-    /// Writes down where the trusted wall clock meets the monotonic one, where that is not done yet.
+    /// Writes down where the wall clock stands against the monotonic one, where that has changed.
     ///
     /// # Errors
     /// What the operating system said; to be tried again.
@@ -59,22 +63,31 @@ impl SystemClock {
     pub fn new(floor: Timestamp) -> Self {
         let started = tokio::time::Instant::now();
         let opened = wall_clock();
-        Self { started, first: Tick::ZERO, floor, opened, source: TimeSource::Unknown, boots: None }
+        Self { started, first: Tick::ZERO, floor, opened, source: TimeSource::Set, boots: None }
     }
 
     /// The clock of a gateway with this state directory. Its ticks are of the computer's boot, so that they mean the same to
-    /// the next run and a record's true time can be found later.
+    /// the next run and a record's true time can be found later. Where somebody answers for the clock, it waits for nothing.
     #[must_use]
-    pub fn open(state_dir: &Path, floor: &TimeFloor) -> Self {
+    pub fn open(state_dir: &Path, floor: &TimeFloor, is_answered_for: bool) -> Self {
+        Self::open_on_computer(Path::new("/"), state_dir, floor, is_answered_for)
+    }
+
+    /// The clock of the computer whose files are under `root`.
+    fn open_on_computer(root: &Path, state_dir: &Path, floor: &TimeFloor, is_answered_for: bool) -> Self {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let boots = Boots::load(floor.disk.clone(), state_dir, boot.trim(), floor.earliest());
-        let source = TimeSource::of_computer(Path::new("/"));
-        Self {
-            first: boots.begin().after(since_boot()),
-            source: if boots.is_met() { TimeSource::Unknown } else { source },
-            boots: Some(Mutex::new(boots)),
-            ..Self::new(floor.earliest())
-        }
+        let mut boots = Boots::load(floor.disk.clone(), state_dir, boot.trim(), floor.earliest());
+        let (plain, runs) = (Self::new(floor.earliest()), since_boot());
+        let first = boots.begin().after(runs);
+        let at = plain.opened.shifted(-i64::try_from(runs.as_micros()).unwrap_or(i64::MAX));
+        // A person may have set it while nobody looked.
+        let was_set = boots.look(first, plain.opened).unwrap_or(false);
+        let source = if is_answered_for || was_set || boots.is_met() {
+            TimeSource::Set
+        } else {
+            TimeSource::of_computer(root, Start { at, last_alive: floor.last_alive() })
+        };
+        Self { first, source, boots: Some(Mutex::new(boots)), ..plain }
     }
 }
 
@@ -98,8 +111,10 @@ impl Clock for SystemClock {
 
     fn keep(&self) -> io::Result<()> {
         let Some(boots) = &self.boots else { return Ok(()) };
-        let (now, ClockTrust::Trusted) = self.now() else { return Ok(()) };
-        boots.lock().unwrap_or_else(PoisonError::into_inner).meet(self.tick(), now)
+        let ((now, trust), tick) = (self.now(), self.tick());
+        let mut boots = boots.lock().unwrap_or_else(PoisonError::into_inner);
+        boots.look(tick, now)?;
+        if trust == ClockTrust::Trusted { boots.meet(tick, now) } else { Ok(()) }
     }
 }
 
@@ -255,6 +270,23 @@ mod tests {
         let ahead = wall_clock().after(Duration::from_secs(3600));
         assert_eq!(SystemClock::new(ahead).now().1, ClockTrust::Untrusted);
         assert_eq!(SystemClock::new(BUILD_FLOOR).now().1, ClockTrust::Trusted);
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_goes_on_where_the_last_run_stopped_is_not_trusted_unless_somebody_answers_for_it() {
+        let (root, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut floor = TimeFloor::load(dir.path());
+        // The computer went down a minute before it came up again, or its clock stood still meanwhile.
+        floor
+            .raise(wall_clock().shifted(-i64::try_from(since_boot().as_micros()).unwrap() - 60_000_000))
+            .unwrap();
+        let trust = |is_answered_for: bool| {
+            let dir = tempfile::tempdir().unwrap();
+            let clock = SystemClock::open_on_computer(root.path(), dir.path(), &floor, is_answered_for);
+            clock.keep().unwrap();
+            clock.now().1
+        };
+        assert_eq!((trust(false), trust(true)), (ClockTrust::Untrusted, ClockTrust::Trusted));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use super::{ConfigFile, Exit, control_socket};
 use crate::control::{Answer, client};
 use crate::spool::space::Level;
-use crate::status::{Chair, Doing, GatewayState, LastValue, Line, Moment, Seat, Snapshot, UpstreamState};
+use crate::status::{
+    Chair, ClockStepped, Doing, GatewayState, LastValue, Line, Moment, Seat, Snapshot, UpstreamState,
+};
 use std::fmt::Write as _;
 
 /// Arguments of `status`.
@@ -62,6 +64,9 @@ fn page(snapshot: &Snapshot) -> String {
         let _ =
             writeln!(page, "! The clock of this computer is wrong; set it, or connect it to a time server.");
     }
+    if let Some(step) = snapshot.last_clock_step {
+        let _ = writeln!(page, "{}", clock_step(snapshot, step));
+    }
     page.push_str(&first_numbers(snapshot));
     page.push_str(&chairs(snapshot));
     page.push_str(&spool(snapshot));
@@ -77,6 +82,17 @@ fn page(snapshot: &Snapshot) -> String {
         );
     }
     page
+}
+
+/// `The clock was set back by 2 h, 5 min ago; 3 times since the start.`
+fn clock_step(snapshot: &Snapshot, ClockStepped { expected, found }: ClockStepped) -> String {
+    let (way, by) =
+        if found < expected { ("back", age(expected, found)) } else { ("forward", age(found, expected)) };
+    let times = match snapshot.clock_steps {
+        ..=1 => String::new(),
+        times => format!("; {times} times since the start"),
+    };
+    format!("The clock was set {way} by {by}, {} ago{times}.", age(snapshot.now, found))
 }
 
 /// What is asked first: is any poll missing without a reason, does anything wait to be sent, and for how long is there room.
@@ -368,6 +384,19 @@ mod tests {
 
         No chair yet: add a [[chair]] to the configuration, `chairside check` it, and restart.
         ");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_told_with_how_far_and_how_long_ago() {
+        let mut snapshot = empty();
+        for (steps, expected, line) in [
+            (1, ago(300 - 7200), "The clock was set back by 2 h, 5 min ago."),
+            (3, ago(360), "The clock was set forward by 60 s, 5 min ago; 3 times since the start."),
+        ] {
+            snapshot.clock_steps = steps;
+            snapshot.last_clock_step = Some(ClockStepped { expected, found: ago(300) });
+            assert_eq!(page(&snapshot).lines().nth(1), Some(line));
+        }
     }
 
     #[test]

@@ -6,8 +6,10 @@
 //! and the start of the first boot that was told the time.
 //!
 //! One line a boot in a file of the state directory: its number, the kernel's id of it, the earliest it can have begun, and
-//! where they are known when it began and by when it was over; microseconds since 1970, `-` for what is not known.
+//! where they are known when it began, by when it was over, and when it began by the clock as it was last seen, trusted or not;
+//! microseconds since 1970, `-` for what is not known.
 
+use super::STEP;
 use crate::disk::Disk;
 use crate::model::time::{Timestamp, TrueTime};
 use chairside_drivers::kit::time::Tick;
@@ -45,6 +47,8 @@ struct Boot {
     began: Option<Timestamp>,
     /// By when it was over.
     over: Option<Timestamp>,
+    /// When it began by the wall clock as it was last seen, trusted or not.
+    seen: Option<Timestamp>,
 }
 
 impl Boots {
@@ -61,7 +65,7 @@ impl Boots {
             let first = || RandomState::new().hash_one(id) as u16;
             let number = known.back().map_or_else(first, |last| last.number.wrapping_add(1));
             let id = id.split_whitespace().next().unwrap_or("-").to_owned();
-            known.push_back(Boot { number, id, floor, began: None, over: None });
+            known.push_back(Boot { number, id, floor, began: None, over: None, seen: None });
         }
         let mut boots = Self { file, disk, earliest: super::BUILD_FLOOR, known };
         // Its records may outlive this run, and the next one has to know of which boot they are.
@@ -96,21 +100,42 @@ impl Boots {
         TrueTime::Between { from: boot.floor.shifted(after).min(until), until }
     }
 
-    /// A trusted clock showed `now` at this tick of this boot: writes down when it began, if that is not known yet.
-    pub(super) fn meet(&mut self, tick: Tick, now: Timestamp) -> io::Result<()> {
-        let since = tick.since(self.begin());
-        let began = now.shifted(-i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
+    /// The wall clock, trusted or not, shows `now` at this tick of this boot; says whether somebody has set it forward since
+    /// the last look, which may have been that of a run before.
+    ///
+    /// # Errors
+    /// What the operating system said, where the look cannot be written down.
+    pub(super) fn look(&mut self, tick: Tick, now: Timestamp) -> io::Result<bool> {
+        let began = self.began(tick, now);
         let mut known = self.known.clone();
-        match known.back_mut() {
-            Some(boot) if boot.began.is_none() => boot.began = Some(began),
-            _ => return Ok(()),
+        let Some(boot) = known.back_mut() else { return Ok(false) };
+        let before = boot.seen.replace(began);
+        if before.is_none_or(|before| is_set(before, began)) {
+            self.save(known)?;
         }
+        Ok(before.is_some_and(|before| began > before.after(STEP)))
+    }
+
+    /// A trusted clock shows `now` at this tick of this boot: writes down when it began, if that is not known yet, or if the
+    /// clock was set since. Whoever sets a trusted clock again knows better.
+    pub(super) fn meet(&mut self, tick: Tick, now: Timestamp) -> io::Result<()> {
+        let began = self.began(tick, now);
+        let mut known = self.known.clone();
+        let Some(boot) = known.back_mut() else { return Ok(()) };
+        if boot.began.is_some_and(|before| !is_set(before, began)) {
+            return Ok(());
+        }
+        let before = boot.began.replace(began);
         for boot in &mut known {
-            if boot.began.is_none() {
-                boot.over.get_or_insert(began);
+            if boot.began.is_none() && (boot.over.is_none() || boot.over == before) {
+                boot.over = Some(began);
             }
         }
         self.save(known)
+    }
+
+    fn began(&self, tick: Tick, now: Timestamp) -> Timestamp {
+        now.shifted(-i64::try_from(tick.since(self.begin()).as_micros()).unwrap_or(i64::MAX))
     }
 
     /// What is told to anybody is durable before.
@@ -119,11 +144,11 @@ impl Boots {
             known.pop_front();
         }
         let mut text = String::new();
-        for Boot { number, id, floor, began, over } in &known {
+        for Boot { number, id, floor, began, over, seen } in &known {
             let word =
                 |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), |at| at.as_micros().to_string());
-            let (began, over) = (word(*began), word(*over));
-            let _ = writeln!(text, "{number} {id} {} {began} {over}", floor.as_micros());
+            let (began, over, seen) = (word(*began), word(*over), word(*seen));
+            let _ = writeln!(text, "{number} {id} {} {began} {over} {seen}", floor.as_micros());
         }
         self.disk.replace(&self.file, &self.file.with_extension("next"), text.as_bytes())?;
         self.known = known;
@@ -141,9 +166,19 @@ impl Boot {
             "-" => Some(None),
             micros => Some(Some(Timestamp::from_micros(micros.parse().ok()?))),
         };
-        let (began, over) = (time(words.next()?)?, time(words.next()?)?);
-        words.next().is_none().then_some(Self { number, id, floor, began, over })
+        let (began, over, seen) = (time(words.next()?)?, time(words.next()?)?, time(words.next()?)?);
+        words.next().is_none().then_some(Self { number, id, floor, began, over, seen })
     }
+}
+
+/// Whether the clock was set between two looks that say when the boot began; both clocks are steered alike.
+fn is_set(before: Timestamp, now: Timestamp) -> bool {
+    now.since(before).max(before.since(now)) > STEP
+}
+
+/// Whether two ticks are of one boot, so that the time between them is known.
+pub(super) const fn is_one_boot(one: Tick, other: Tick) -> bool {
+    one.as_micros() >> TICKS == other.as_micros() >> TICKS
 }
 
 #[cfg(test)]
@@ -182,9 +217,40 @@ mod tests {
         assert!(load(dir.path(), "a", NOON).is_met());
         let known = TrueTime::At(NOON.after(minutes(593)));
         assert_eq!(later.true_time(early), known);
-        // The first meeting counts: the same record gets the same time at every retry.
-        later.meet(later.begin().after(minutes(20)), NOON.after(minutes(900))).unwrap();
+        // A clock that is only steered changes nothing: the same record gets the same time at every retry.
+        later.meet(later.begin().after(minutes(20)), NOON.after(minutes(610)).after(STEP)).unwrap();
         assert_eq!((later.true_time(early), load(dir.path(), "a", NOON).true_time(early)), (known, known));
+    }
+
+    #[test]
+    fn a_trusted_clock_that_is_set_again_mends_the_times_of_this_boot_and_of_those_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let lost = load(dir.path(), "a", NOON).begin().after(minutes(3));
+        let mut boots = load(dir.path(), "b", NOON);
+        let early = boots.begin().after(minutes(3));
+        boots.meet(boots.begin().after(minutes(10)), NOON.after(minutes(20))).unwrap();
+        assert_eq!(boots.true_time(early), TrueTime::At(NOON.after(minutes(13))));
+        boots.meet(boots.begin().after(minutes(20)), NOON.after(minutes(620))).unwrap();
+        for boots in [&boots, &load(dir.path(), "b", NOON)] {
+            assert_eq!(boots.true_time(early), TrueTime::At(NOON.after(minutes(603))));
+            let between = TrueTime::Between { from: NOON.after(minutes(3)), until: NOON.after(minutes(600)) };
+            assert_eq!(boots.true_time(lost), between);
+        }
+    }
+
+    #[test]
+    fn a_clock_set_forward_between_two_runs_of_one_boot_is_noticed_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let look = |id: &str, at: u64, shown: u64| {
+            let mut boots = load(dir.path(), id, NOON);
+            boots.look(boots.begin().after(minutes(at)), NOON.after(minutes(shown))).unwrap()
+        };
+        assert!(!look("a", 1, 1), "the first look");
+        assert!(!look("a", 30, 30));
+        assert!(look("a", 40, 100));
+        assert!(!look("a", 50, 110));
+        assert!(!look("a", 60, 60), "set back");
+        assert!(!look("b", 1, 500), "nothing is known of the time between two boots");
     }
 
     #[test]

@@ -120,6 +120,10 @@ fn gateway_table(
         Some(item) => scalar::choice(&item, ENVIRONMENTS, findings),
         None => Some(Environment::Production),
     };
+    let trust_clock = match table.take("trust_clock") {
+        Some(item) => item.switch(findings),
+        None => Some(false),
+    };
     let control = match table.take("control") {
         Some(item) => scalar::path(&item, folder, findings),
         None => state_dir.as_ref().map(|state_dir| state_dir.join("control.sock")),
@@ -132,6 +136,7 @@ fn gateway_table(
         unseated: unseated?,
         namespace: namespace?,
         environment: environment?,
+        trust_clock: trust_clock?,
         control: control?,
     })
 }

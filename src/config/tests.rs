@@ -79,6 +79,7 @@ fn a_gateway_without_chairs_and_upstreams_needs_a_name_and_a_root_key() {
     let gateway = &settings.gateway;
     assert_eq!(gateway.control, Path::new("/var/lib/chairside/control.sock"));
     assert_eq!((gateway.unseated, gateway.environment), (Unseated::Hold, Environment::Production));
+    assert!(!gateway.trust_clock);
     assert_eq!((settings.spool.max_bytes, settings.spool.keep_delivered.as_secs()), (16 << 30, 3 * 86_400));
     let path = PathBuf::from("/etc/chairside/root.key");
     assert_eq!(settings.root_key, KeySource::File { path, created: false });
@@ -95,6 +96,7 @@ fn a_good_configuration_means_what_it_says() {
     assert_eq!(gateway.control, Path::new("/run/chairside/control.sock"));
     assert_eq!(gateway.time_zone.iana_name(), Some("Europe/Berlin"));
     assert_eq!((gateway.unseated, gateway.environment), (Unseated::Machine, Environment::Test));
+    assert!(gateway.trust_clock);
     assert_eq!((settings.spool.max_bytes, settings.spool.keep_delivered.as_secs()), (2 << 40, 36 * 3600));
     assert_eq!(settings.root_key, KeySource::File { path: folder.join("root.key"), created: true });
 

@@ -38,22 +38,19 @@ impl Alarms {
     }
 
     /// What has to be durable before the edges are: all that may be on afterwards. `None` where it is.
-    pub(super) fn before(&mut self) -> Option<Vec<OpenAlarm>> {
+    pub(super) fn before(&self) -> Option<Vec<OpenAlarm>> {
         let new: Vec<_> = self.on.iter().filter(|open| !self.durable.contains(open)).cloned().collect();
-        if new.is_empty() {
-            return None;
-        }
-        self.durable.extend(new);
-        Some(self.durable.clone())
+        (!new.is_empty()).then(|| [self.durable.clone(), new].concat())
     }
 
     /// What has to be durable once the edges are. `None` where it is.
-    pub(super) fn after(&mut self) -> Option<Vec<OpenAlarm>> {
-        if self.durable == self.on {
-            return None;
-        }
-        self.durable = self.on.clone();
-        Some(self.durable.clone())
+    pub(super) fn after(&self) -> Option<Vec<OpenAlarm>> {
+        (self.durable != self.on).then(|| self.on.clone())
+    }
+
+    /// This is durable now.
+    pub(super) fn are_durable(&mut self, durable: Vec<OpenAlarm>) {
+        self.durable = durable;
     }
 }
 
@@ -66,8 +63,18 @@ mod tests {
         AlarmEdge { alarm: Alarm::from_key("blood_leak").unwrap(), phase, raw: 1, occurrence }
     }
 
-    fn occurrences(open: Option<Vec<OpenAlarm>>) -> Option<Vec<u32>> {
-        open.map(|open| open.iter().map(|open| open.occurrence).collect())
+    fn occurrences(open: &Option<Vec<OpenAlarm>>) -> Option<Vec<u32>> {
+        open.as_ref().map(|open| open.iter().map(|open| open.occurrence).collect())
+    }
+
+    impl Alarms {
+        /// Writes what has to be durable, and says what that is.
+        fn written(&mut self, due: impl FnOnce(&Self) -> Option<Vec<OpenAlarm>>) -> Option<Vec<u32>> {
+            let due = due(self);
+            let told = occurrences(&due);
+            due.into_iter().for_each(|due| self.are_durable(due));
+            told
+        }
     }
 
     #[test]
@@ -75,13 +82,14 @@ mod tests {
         let machine = MachineName::new("asset-14").unwrap();
         let mut alarms = Alarms::default();
         alarms.note(edge(Phase::Start, 7), &machine, None);
-        assert_eq!(occurrences(alarms.before()), Some(vec![7]));
-        assert_eq!(occurrences(alarms.after()), None);
+        assert_eq!(occurrences(&alarms.before()), Some(vec![7]), "not written");
+        assert_eq!(alarms.written(Alarms::before), Some(vec![7]));
+        assert_eq!(alarms.written(Alarms::after), None);
 
         alarms.note(edge(Phase::EndTreatmentChanged, 7), &machine, None);
         alarms.note(edge(Phase::Start, 8), &machine, None);
-        assert_eq!(occurrences(alarms.before()), Some(vec![7, 8]));
-        assert_eq!(occurrences(alarms.after()), Some(vec![8]));
+        assert_eq!(alarms.written(Alarms::before), Some(vec![7, 8]));
+        assert_eq!(alarms.written(Alarms::after), Some(vec![8]));
         assert_eq!((alarms.before(), alarms.after()), (None, None));
     }
 
@@ -93,6 +101,6 @@ mod tests {
         let mut alarms = Alarms::left(alarms.before().unwrap());
         assert_eq!(alarms.take().len(), 1);
         assert_eq!(alarms.before(), None);
-        assert_eq!(occurrences(alarms.after()), Some(vec![]));
+        assert_eq!(occurrences(&alarms.after()), Some(vec![]));
     }
 }

@@ -10,14 +10,15 @@ use crate::clock::{BUILD_FLOOR, Clock, StepWatch};
 use crate::config::settings::ChairSettings;
 use crate::model::alarm::{self, AlarmEdge};
 use crate::model::name::ChairName;
-use crate::model::time::{ClockTrust, Timestamp};
+use crate::model::time::{ClockStep, ClockTrust, Timestamp};
 use crate::normalise::{Capture, EndReason, Finding, Normaliser, Origin, Phase, Poll, Resume};
 use crate::poll::{ChairEvent, LineEvent, MissCause, Moment};
 use crate::privacy::Pseudonymiser;
 use crate::privacy::record::{Correction, Event, Gap, GapCause, OpenAlarm, Record, TreatmentId};
-use crate::privacy::seats::{Seated, Seats};
+use crate::privacy::seats::{SeatError, Seated, Seats};
 use crate::spool::Sequence;
 use crate::spool::handle::{SpoolHandle, Urgency};
+use crate::spool::reserve;
 use crate::spool::slots::Left;
 use crate::status::{self, Board};
 use crate::supervise::{Cause, Pulse};
@@ -25,6 +26,7 @@ use chairside_drivers::kit::decimal::Decimal;
 use chairside_drivers::kit::driver::Sample;
 use chairside_drivers::kit::time::{Slot, Tick};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -44,6 +46,8 @@ pub(super) struct Shared {
     pub(super) seats: Arc<Seats>,
     pub(super) border: Pseudonymiser,
     pub(super) spool: SpoolHandle,
+    /// The folder of the spool, which has space in reserve.
+    pub(super) spool_home: PathBuf,
     pub(super) board: Arc<Board>,
     /// What the run before left of each chair's slots.
     pub(super) left: BTreeMap<ChairName, Left>,
@@ -54,6 +58,13 @@ pub(super) struct Shared {
     pub(super) simulated: bool,
 }
 
+impl Shared {
+    /// The disk is full: gives back what the spool holds in reserve, if it still does.
+    pub(super) fn make_room(&self) -> bool {
+        reserve::release(&self.spool_home)
+    }
+}
+
 /// One chair's sealing task.
 pub(super) struct Sealing {
     shared: Arc<Shared>,
@@ -62,6 +73,8 @@ pub(super) struct Sealing {
     gaps: Gaps,
     alarms: Alarms,
     steps: StepWatch,
+    /// Whether the clock that was seen by a run before is this one, set or not: it was in the same boot of the computer.
+    knows_clock: bool,
     /// When a wall clock that nobody had set was first seen, until one that can be trusted is.
     unset_since: Option<Timestamp>,
     /// What the run before left of this chair, until a clock that can be trusted says how long ago that was.
@@ -77,32 +90,42 @@ pub(super) struct Sealing {
     readings: Vec<(usize, Option<Slot>, Timestamp)>,
     urgency: Urgency,
     pulse: Pulse,
+    /// Whether the keyring could not be written when it was last tried.
+    keyring_refuses: bool,
 }
 
 impl Sealing {
     pub(super) fn new(shared: Arc<Shared>, chair: ChairSettings, pulse: Pulse) -> Self {
-        // On another machine nothing can go on; the treatment is ended before the first poll.
-        let before = shared.seats.running(&chair.name).filter(|running| running.machine == chair.machine);
+        let (now, trust) = shared.clock.now();
+        let tick = shared.clock.tick();
+        let seen = shared.seats.clock_seen(&chair.name);
+        let seen = seen.filter(|(then, _)| *then <= tick && shared.clock.is_one_boot(*then, tick));
+        // What cannot go on is ended before the first poll.
+        let is_lost = seen.is_none() && trust != ClockTrust::Trusted;
+        let before = shared.seats.running(&chair.name);
+        let before = before.filter(|running| running.machine == chair.machine && !is_lost);
         let resume = before.map(|running| Resume {
             started: running.started,
             elapsed: running.progress.map(|(_, elapsed)| elapsed),
             at: running.progress.map_or(running.started, |(at, _)| at),
         });
-        let (now, trust) = shared.clock.now();
+        let (then, shown) = seen.unwrap_or((tick, now));
         Self {
             normaliser: Normaliser::new(Arc::clone(&chair.map), resume),
             gaps: Gaps::new(chair.every),
             alarms: Alarms::left(shared.seats.open_alarms(&chair.name)),
-            steps: StepWatch::new(shared.clock.tick(), now),
+            steps: StepWatch::new(then, shown),
+            knows_clock: seen.is_some(),
             unset_since: (trust != ClockTrust::Trusted).then_some(now),
             left: shared.left.get(&chair.name).cloned(),
-            began: shared.clock.tick(),
+            began: tick,
             progress: None,
             silent: None,
             records: Vec::new(),
             readings: Vec::new(),
             urgency: Urgency::Routine,
             pulse,
+            keyring_refuses: false,
             shared,
             chair,
         }
@@ -152,27 +175,55 @@ impl Sealing {
 
     /// What the run before left undone.
     async fn take_up(&mut self) -> Result<(), Cause> {
-        self.end_on_other_machine().await?;
+        self.look_at_clock_of_before().await?;
+        self.end_what_cannot_go_on().await?;
         self.close_alarms();
         self.tell_downtime();
         self.write().await?;
         self.tell_untold().await
     }
 
-    /// The chair was given another machine while the gateway was down: whatever ran on the one before is not what this
-    /// one shows, however well the elapsed times may agree.
-    async fn end_on_other_machine(&mut self) -> Result<(), Cause> {
-        let running = self.shared.seats.running(&self.chair.name);
-        let Some(before) = running.filter(|running| running.machine != self.chair.machine) else {
+    /// The clock may have been set while the gateway was down: then what the run before left is told in times of another clock.
+    async fn look_at_clock_of_before(&mut self) -> Result<(), Cause> {
+        let (moment, before) = (self.moment(), self.steps.last_look());
+        if let Some(step) = self.look_at_clock(moment).await? {
+            // Only what was told by the clock that was set moves with it.
+            let known_since = step
+                .expected
+                .shifted(-i64::try_from(moment.tick.since(before).as_micros()).unwrap_or(i64::MAX));
+            if let Some(through) = self.left.as_mut().and_then(|left| left.through.as_mut())
+                && *through >= known_since
+            {
+                *through = through.shifted(step.found.micros_since(step.expected));
+            }
+        } else if !self.knows_clock {
+            let chair = self.chair.name.clone();
+            self.seats_later(move |seats| seats.note_clock(&chair, moment.tick, moment.at)).await?;
+        }
+        Ok(())
+    }
+
+    /// The chair was given another machine while the gateway was down, or the computer came up without knowing how long it was
+    /// off: whatever ran before is not what the machine shows now, however well the elapsed times may agree.
+    async fn end_what_cannot_go_on(&mut self) -> Result<(), Cause> {
+        let Some(before) = self.shared.seats.running(&self.chair.name) else { return Ok(()) };
+        let moment = self.moment();
+        let is_other = before.machine != self.chair.machine;
+        if !is_other && (self.knows_clock || moment.clock == ClockTrust::Trusted) {
             return Ok(());
-        };
+        }
         tracing::warn!(
             chair = self.chair.name.as_str(),
             before = before.machine.as_str(),
             machine = self.chair.machine.as_str(),
-            "the chair has another machine; the treatment of the one before is ended"
+            "the treatment of before is ended: {}",
+            if is_other {
+                "the chair has another machine"
+            } else {
+                "nobody knows how long the computer was off"
+            }
         );
-        let (chair, moment) = (self.chair.name.clone(), self.moment());
+        let chair = self.chair.name.clone();
         self.seats(move |seats| seats.treatment_ended(&chair, moment.at)).await?;
         let origin = Origin { machine: before.machine, ..self.origin(moment, None) };
         self.records.push(Record::event(
@@ -213,7 +264,7 @@ impl Sealing {
         self.tell(moment, Some(correction.treatment), Event::Correction(correction));
         self.urgency = Urgency::Now;
         self.write().await?;
-        self.seats(move |seats| seats.told(&correction)).await
+        self.seats_later(move |seats| seats.told(&correction)).await.map(|_| ())
     }
 
     /// What was missed since the run before, once a clock that can be trusted says how long that is.
@@ -269,7 +320,7 @@ impl Sealing {
         Ok(())
     }
 
-    async fn begin(&self, at: Timestamp) -> Result<TreatmentId, Cause> {
+    async fn begin(&mut self, at: Timestamp) -> Result<TreatmentId, Cause> {
         let (chair, machine) = (self.chair.name.clone(), self.chair.machine.clone());
         let id = self.seats(move |seats| seats.treatment_started(&chair, &machine, at)).await?;
         tracing::info!(chair = self.chair.name.as_str(), treatment = ?id, "treatment started");
@@ -316,9 +367,10 @@ impl Sealing {
     }
 
     /// A wall clock that was set moves along whatever is counted from it, and is told of once, by the chair that sees it first.
-    async fn look_at_clock(&mut self, moment: Moment) -> Result<(), Cause> {
+    async fn look_at_clock(&mut self, moment: Moment) -> Result<Option<ClockStep>, Cause> {
         let after = self.steps.last_look();
-        if let Some(step) = self.steps.look(moment.tick, moment.at) {
+        let step = self.steps.look(moment.tick, moment.at);
+        if let Some(step) = step {
             let by = step.found.micros_since(step.expected);
             // What was missed so far was missed by the clock of before.
             if let Some(missed) = self.gaps.close() {
@@ -328,7 +380,7 @@ impl Sealing {
             let unset_since = self.unset_since.filter(|_| moment.clock == ClockTrust::Trusted);
             self.unset_since = self.unset_since.map(|since| since.shifted(by));
             let chair = self.chair.name.clone();
-            self.seats(move |seats| seats.clock_stepped(&chair, step, unset_since)).await?;
+            self.seats(move |seats| seats.clock_stepped(&chair, moment.tick, step, unset_since)).await?;
             if self.shared.steps.is_news(step, after, moment.tick) {
                 tracing::warn!(
                     expected = crate::clock::stamp(step.expected),
@@ -344,7 +396,7 @@ impl Sealing {
                 self.unset_since.or(Some(moment.at))
             }
         };
-        Ok(())
+        Ok(step)
     }
 
     /// Takes a capture through the border. A treatment that starts or ends is durable in the keyring before its record
@@ -401,9 +453,8 @@ impl Sealing {
         }
         self.progress = Some((elapsed, moment.tick));
         let chair = self.chair.name.clone();
-        let Some(seated) = self.seats(move |seats| seats.progress(&chair, moment.at, elapsed)).await? else {
-            return Ok(());
-        };
+        let heard = self.seats_later(move |seats| seats.progress(&chair, moment.at, elapsed)).await?;
+        let Some(seated) = heard.flatten() else { return Ok(()) };
         tracing::info!(
             chair = self.chair.name.as_str(),
             treatment = ?seated.release,
@@ -422,8 +473,11 @@ impl Sealing {
             tokio::task::spawn_blocking(move || seating::act(&seats, &chair, act, moment.at, &incomplete));
         let acted = acted.await;
         let acted = acted.map_err(|_| Cause::Panicked)?;
-        if let Ok(seated) = &acted {
-            self.follow(seated, moment).await?;
+        match &acted {
+            Ok(seated) => self.follow(seated, moment).await?,
+            // Whoever asks again finds room.
+            Err(SeatError::Keyring(refusal)) if refusal.is_no_space() => drop(self.shared.make_room()),
+            Err(_) => {}
         }
         let seat = self.seat_state(moment.at);
         let running = self.shared.seats.running(&self.chair.name);
@@ -518,16 +572,6 @@ impl Sealing {
         self.records.push(Record::event(self.origin(moment, None), treatment, event));
     }
 
-    async fn seats<T: Send + 'static>(
-        &self,
-        act: impl FnOnce(&Seats) -> Result<T, crate::privacy::keyring::KeyringError> + Send + 'static,
-    ) -> Result<T, Cause> {
-        // The keyring waits for the disk.
-        let seats = Arc::clone(&self.shared.seats);
-        let acted = tokio::task::spawn_blocking(move || act(&seats)).await;
-        acted.map_err(|_| Cause::Panicked)?.map_err(Cause::Keyring)
-    }
-
     fn moment(&self) -> Moment {
         let (at, clock) = self.shared.clock.now();
         Moment { at, tick: self.shared.clock.tick(), clock }
@@ -548,6 +592,8 @@ impl Sealing {
     }
 }
 
+#[cfg(test)]
+mod down_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

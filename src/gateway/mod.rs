@@ -26,6 +26,7 @@ use crate::privacy::keyring::{Absent, Keyring};
 use crate::privacy::record::TreatmentId;
 use crate::privacy::seats::Seats;
 use crate::spool::handle::{self, SpoolHandle};
+use crate::spool::reserve;
 use crate::spool::store::{Options, SledSpool};
 use crate::status::{self, Board, GatewayState, Snapshot};
 use crate::supervise::{Cause, Failure, Pulse, Wave};
@@ -126,25 +127,32 @@ impl Foundation {
         let absent = if spool_home.exists() { Absent::Refuse } else { Absent::Create };
         let keyring =
             Arc::new(Keyring::open(state_dir, &settings.root_key, absent).map_err(GatewayError::Keyring)?);
+        // What has to be written before the spool is open finds no room otherwise.
+        reserve::release_if_short(&spool_home);
         ensure_writable(state_dir)?;
         let floor = TimeFloor::load(state_dir);
         let clock: Arc<dyn Clock> = match &options.clock {
             Some(clock) => Arc::clone(clock),
-            None => Arc::new(SystemClock::open(state_dir, &floor)),
+            None => Arc::new(SystemClock::open(state_dir, &floor, settings.gateway.trust_clock)),
         };
         let (now, trust) = clock.now();
         if trust == ClockTrust::Untrusted {
             tracing::error!(
                 now = crate::clock::stamp(now),
                 earliest = crate::clock::stamp(floor.earliest()),
-                "the clock of this computer is behind; set it, or connect it to a time server"
+                "nobody has set the clock of this computer since it started, or it is behind; set it, or connect it to a \
+                 time server. If something keeps it right that cannot be seen from here, say `trust_clock = true` in \
+                 [gateway]. Readings are kept, and are sent once the clock is set"
             );
         }
         options.board.fill(first_snapshot(settings, now, trust));
 
-        keyring
-            .ensure_recipients(settings.upstreams.iter().map(|upstream| &upstream.name))
-            .map_err(GatewayError::Keyring)?;
+        let ensure = || keyring.ensure_recipients(settings.upstreams.iter().map(|upstream| &upstream.name));
+        let ensured = match ensure() {
+            Err(refusal) if refusal.is_no_space() && reserve::release(&spool_home) => ensure(),
+            ensured => ensured,
+        };
+        ensured.map_err(GatewayError::Keyring)?;
         let audit = Arc::new(Audit::open(state_dir)?);
         let opened = keyring.opened();
         let key_event = Entry::Keyring {
@@ -152,18 +160,26 @@ impl Foundation {
             created: opened.keyring_created,
             root_created: opened.root_created,
         };
-        audit.note(now, &key_event)?;
-        audit.note(now, &started(settings))?;
+        // Machines are asked with or without it.
+        audit.keep(now, &key_event);
+        audit.keep(now, &started(settings));
 
         let spool = open_spool(settings, &spool_home, Arc::clone(&keyring), now).await?;
-        let chairs = settings.chairs.iter().map(|chair| (chair.name.clone(), chair.every)).collect();
-        let left = spool.begin_run(chairs).await.map_err(GatewayError::Spool)?;
+        let chairs: Vec<_> = settings.chairs.iter().map(|chair| (chair.name.clone(), chair.every)).collect();
+        let left = match spool.begin_run(chairs.clone()).await {
+            Err(refusal) if refusal.is_no_space() && reserve::release(&spool_home) => {
+                spool.begin_run(chairs).await
+            }
+            left => left,
+        };
+        let left = left.map_err(GatewayError::Spool)?;
         let seats = Arc::new(Seats::new(Arc::clone(&keyring), settings.gateway.unseated));
         let shared = Arc::new(Shared {
             clock: Arc::clone(&clock),
             seats,
             border: Pseudonymiser::new(Arc::clone(&keyring)),
             spool,
+            spool_home,
             board: Arc::clone(&options.board),
             left,
             last_alive: floor.last_alive(),
@@ -334,7 +350,7 @@ impl House {
         upkeep.last_words().await;
         let closed = timeout(deadlines::SPOOL, shared.spool.close()).await;
         let (now, _) = clock.now();
-        audit.note(now, &Entry::Stopped { asked })?;
+        audit.keep(now, &Entry::Stopped { asked });
         if let Some(failure) = failure {
             return Err(GatewayError::Failed(failure));
         }

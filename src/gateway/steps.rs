@@ -11,7 +11,14 @@ const REMEMBERED: usize = 16;
 
 /// The steps that were told of lately.
 #[derive(Debug, Default)]
-pub(super) struct Steps(Mutex<VecDeque<Told>>);
+pub(super) struct Steps(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    told: VecDeque<Told>,
+    /// Those that nobody has noted yet for the people who look after the gateway.
+    unnoted: VecDeque<ClockStep>,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Told {
@@ -24,13 +31,19 @@ impl Steps {
     /// Whether nobody has told of this step yet, which happened after one tick and by the other. From now on somebody has.
     pub(super) fn is_news(&self, step: ClockStep, after: Tick, by: Tick) -> bool {
         let told = Told { after, by, micros: step.found.micros_since(step.expected) };
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.iter().any(|known| known.is_the_same(told)) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.told.iter().any(|known| known.is_the_same(told)) {
             return false;
         }
-        all.truncate(REMEMBERED - 1);
-        all.push_front(told);
+        known.told.truncate(REMEMBERED - 1);
+        known.told.push_front(told);
+        known.unnoted.push_back(step);
         true
+    }
+
+    /// The steps since the last time that somebody asked, oldest first.
+    pub(super) fn take_unnoted(&self) -> VecDeque<ClockStep> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).unnoted)
     }
 }
 
@@ -63,6 +76,8 @@ mod tests {
         assert!(steps.is_news(step(3600), tick(10), tick(20)));
         assert!(!steps.is_news(step(3601), tick(12), tick(22)));
         assert!(!steps.is_news(step(3600), tick(19), tick(29)));
+        assert_eq!(steps.take_unnoted(), [step(3600)]);
+        assert_eq!(steps.take_unnoted(), []);
     }
 
     #[test]

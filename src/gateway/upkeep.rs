@@ -5,6 +5,7 @@ mod keys;
 use super::chair::Shared;
 use super::notify::Notify;
 use super::{GatewayState, House, TRIED};
+use crate::audit::{Audit, Entry};
 use crate::clock::TimeFloor;
 use crate::config::settings::SpoolSettings;
 use crate::model::time::ClockTrust;
@@ -13,6 +14,7 @@ use crate::spool::Retention;
 use crate::spool::space::{Level, Space};
 use crate::status::Line;
 use crate::supervise::{Cause, Failure, Pulse};
+use keys::Forgetting;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -52,6 +54,8 @@ impl News {
 pub(super) struct Upkeep {
     shared: Arc<Shared>,
     keyring: Arc<Keyring>,
+    audit: Arc<Audit>,
+    forgetting: tokio::sync::Mutex<Forgetting>,
     notify: Notify,
     pulses: Vec<Pulse>,
     floor: Arc<Mutex<TimeFloor>>,
@@ -67,6 +71,8 @@ impl Upkeep {
         Self {
             shared: Arc::clone(&house.foundation.shared),
             keyring: Arc::clone(&house.foundation.keyring),
+            audit: Arc::clone(&house.foundation.audit),
+            forgetting: tokio::sync::Mutex::default(),
             notify: house.notify,
             pulses: house.pulses.clone(),
             floor: Arc::new(Mutex::new(floor)),
@@ -111,6 +117,7 @@ impl Upkeep {
 
     /// The last time floor, once nothing is asked any more.
     pub(super) async fn last_words(&self) {
+        self.note_steps();
         self.write_down().await;
         let seats = Arc::clone(&self.shared.seats);
         let closed = tokio::task::spawn_blocking(move || seats.close()).await;
@@ -139,6 +146,7 @@ impl Upkeep {
     async fn look(&self) -> Result<(), Cause> {
         let (_, trust) = self.shared.clock.now();
         self.shared.board.set_clock(trust == ClockTrust::Trusted);
+        self.note_steps();
         if let Ok(status) = timeout(STALE, self.shared.spool.status()).await {
             let status = status?;
             self.tell_level(status.space);
@@ -148,6 +156,14 @@ impl Upkeep {
             tracing::error!("the spool does not answer; its disk may hang");
         }
         Ok(())
+    }
+
+    /// Notes for people that the clock was set.
+    fn note_steps(&self) {
+        for step in self.shared.steps.take_unnoted() {
+            self.shared.board.clock_stepped(step);
+            self.audit.keep(step.found, &Entry::ClockStep(step));
+        }
     }
 
     /// Says once that the spool became fuller, or has room again.
@@ -172,17 +188,23 @@ impl Upkeep {
 
     async fn write_down(&self) {
         let (now, trust) = self.shared.clock.now();
-        if trust == ClockTrust::Untrusted {
-            return;
-        }
         let (floor, clock) = (Arc::clone(&self.floor), Arc::clone(&self.shared.clock));
         let written = tokio::task::spawn_blocking(move || {
-            floor.lock().unwrap_or_else(PoisonError::into_inner).raise(now)?;
+            // A clock that cannot be trusted raises nothing.
+            if trust == ClockTrust::Trusted {
+                floor.lock().unwrap_or_else(PoisonError::into_inner).raise(now)?;
+            }
             clock.keep()
         })
         .await;
         if let Ok(Err(refusal)) = written {
             tracing::warn!(error = %refusal, "write down the time; a gap at the next start may name another cause");
+        }
+        let audit = Arc::clone(&self.audit);
+        let caught_up = tokio::task::spawn_blocking(move || audit.catch_up(now)).await;
+        if let Ok(Err(refusal)) = caught_up {
+            let error = crate::telemetry::chain(&refusal);
+            tracing::error!(error, "audit entries wait to be written; make room on their disk");
         }
     }
 
@@ -192,17 +214,31 @@ impl Upkeep {
         if trust == ClockTrust::Untrusted {
             return Ok(());
         }
-        let pruned = self.shared.spool.prune(self.retention, now).await?;
-        if pruned.records > 0 {
-            tracing::info!(volumes = pruned.volumes, records = pruned.records, "delivered records removed");
+        match self.shared.spool.prune(self.retention, now).await {
+            Ok(pruned) if pruned.records > 0 => {
+                tracing::info!(
+                    volumes = pruned.volumes,
+                    records = pruned.records,
+                    "delivered records removed"
+                );
+            }
+            Ok(_) => {}
+            Err(refusal) if refusal.is_no_space() => {
+                tracing::warn!(
+                    error = crate::telemetry::chain(&refusal),
+                    "delivered records stay; it is tried again"
+                );
+            }
+            Err(refusal) => return Err(refusal.into()),
         }
-        let forgotten = keys::forget(&self.keyring, &self.shared.spool, now).await?;
-        if forgotten > 0 {
-            tracing::info!(treatments = forgotten, "keys of treatments without records destroyed");
+        match self.forgetting.lock().await.forget(&self.keyring, &self.shared.spool, now).await {
+            Ok(0) => {}
+            Ok(treatments) => tracing::info!(treatments, "keys of treatments without records destroyed"),
+            Err(cause) => stays(&cause, "keys of treatments without records")?,
         }
         let seats = Arc::clone(&self.shared.seats);
         match tokio::task::spawn_blocking(move || seats.purge(now)).await {
-            Ok(Err(refusal)) => Err(Cause::Keyring(refusal)),
+            Ok(Err(refusal)) => stays(&Cause::Keyring(refusal), "seats that waited too long"),
             Ok(Ok(())) | Err(_) => Ok(()),
         }
     }
@@ -231,6 +267,17 @@ impl Upkeep {
         let waiting: u64 = snapshot.upstreams.iter().map(|upstream| upstream.waiting).sum();
         format!("{answering} of {} chairs answering, {waiting} records waiting", snapshot.chairs.len())
     }
+}
+
+/// What could not be cleared away stays until the next turn; only a spool that is broken ends the gateway.
+fn stays(cause: &Cause, what: &str) -> Result<(), Cause> {
+    if let Cause::Spool(refusal) = cause
+        && !refusal.is_no_space()
+    {
+        return Err(Cause::Spool(refusal.clone()));
+    }
+    tracing::warn!(error = crate::telemetry::chain(cause), "{what} stay; it is tried again");
+    Ok(())
 }
 
 fn every(period: Duration) -> Interval {

@@ -157,6 +157,13 @@ pub enum KeyringError {
 }
 
 impl KeyringError {
+    /// Whether the disk has no room, which passes.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    }
+
     /// How the program ends over it.
     #[must_use]
     pub fn exit(&self) -> Exit {

@@ -16,6 +16,7 @@ use crate::model::name::{ChairName, MachineName};
 use crate::model::time::{ClockStep, Timestamp};
 use chairside_drivers::kit::decimal::Decimal;
 use chairside_drivers::kit::sensitive::Sensitive;
+use chairside_drivers::kit::time::Tick;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -369,20 +370,41 @@ impl Seats {
         self.act(chair, at, |state, word| rules::unseat(state, chair, word))
     }
 
-    /// The wall clock was set: what was counted from it on this chair counts on. `unset_since` is when this process first saw
-    /// a clock that nobody had set, where that is what it was until now.
+    /// When a run before looked at the wall clock for this chair and what it showed. What it left of the chair is told in times
+    /// of that clock.
+    #[must_use]
+    pub fn clock_seen(&self, chair: &ChairName) -> Option<(Tick, Timestamp)> {
+        self.keyring.state().chairs.get(chair)?.clock
+    }
+
+    /// The wall clock shows `now` at this tick: from now on what is kept of the chair is told in times of this clock.
+    ///
+    /// # Errors
+    /// [`KeyringError`] when it cannot be made durable.
+    pub fn note_clock(&self, chair: &ChairName, tick: Tick, now: Timestamp) -> Result<(), KeyringError> {
+        self.keyring.change(|state| {
+            state.chairs.entry(chair.clone()).or_default().clock = Some((tick, now));
+            Ok(())
+        })
+    }
+
+    /// The wall clock was set, as is seen at this tick: what was counted from it on this chair counts on. `unset_since` is when
+    /// this process first saw a clock that nobody had set, where that is what it was until now.
     ///
     /// # Errors
     /// [`KeyringError`] when it cannot be made durable.
     pub fn clock_stepped(
         &self,
         chair: &ChairName,
+        tick: Tick,
         step: ClockStep,
         unset_since: Option<Timestamp>,
     ) -> Result<(), KeyringError> {
         let mut live = self.live();
         self.keyring.change(|state| {
             steps::shift(state, chair, step, unset_since);
+            // In the same breath, so that a crash shifts nothing twice.
+            state.chairs.entry(chair.clone()).or_default().clock = Some((tick, step.found));
             Ok::<_, KeyringError>(())
         })?;
         let running = self.running_id(chair);

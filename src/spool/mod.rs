@@ -23,7 +23,7 @@ mod opening;
 pub mod pace;
 mod reading;
 mod replay;
-mod reserve;
+pub(crate) mod reserve;
 mod room;
 mod rows;
 mod salvage;

@@ -34,8 +34,16 @@ pub(super) fn hold(home: &Path, max_bytes: u64, left_free: u64, disk: &Disk) {
     }
 }
 
+/// Less than this is left on a file system that others have filled.
+const SHORT: u64 = 4 * 1024 * 1024;
+
+/// Gives the space back where the file system is full, for what has to be written before the spool is open.
+pub(crate) fn release_if_short(home: &Path) -> bool {
+    free(home).is_ok_and(|free| free < SHORT) && release(home)
+}
+
 /// Gives the space back; whether there was any.
-pub(super) fn release(home: &Path) -> bool {
+pub(crate) fn release(home: &Path) -> bool {
     let path = home.join(NAME);
     let there = used(&path) > 0;
     let removed = fs::remove_file(&path).is_ok();

@@ -2,9 +2,9 @@
 
 use super::room::Room;
 use super::slots::Due;
-use super::{Chair, GatewayState, LineCounts, Moment, Slots, Snapshot, Spool};
+use super::{Chair, ClockStepped, GatewayState, LineCounts, Moment, Slots, Snapshot, Spool};
 use crate::model::name::{ChairName, UpstreamName};
-use crate::model::time::Timestamp;
+use crate::model::time::{ClockStep, Timestamp};
 use crate::poll::Figures;
 use crate::spool::SpoolStatus;
 use crate::upstream::forward;
@@ -66,6 +66,14 @@ impl Board {
     /// Whether the wall clock can be trusted.
     pub fn set_clock(&self, trusted: bool) {
         self.lock().clock_trusted = trusted;
+    }
+
+    /// The wall clock was set.
+    pub fn clock_stepped(&self, step: ClockStep) {
+        let mut inner = self.lock();
+        inner.clock_steps = inner.clock_steps.saturating_add(1);
+        inner.last_clock_step =
+            Some(ClockStepped { expected: step.expected.into(), found: step.found.into() });
     }
 
     /// Changes one chair; a chair that the configuration does not name is left out.

@@ -34,6 +34,12 @@ pub struct Snapshot {
     pub now: Moment,
     /// Whether the wall clock can be trusted.
     pub clock_trusted: bool,
+    /// Steps of the wall clock since the start; one that happened while the gateway was down is among them.
+    #[serde(default)]
+    pub clock_steps: u64,
+    /// The last one.
+    #[serde(default)]
+    pub last_clock_step: Option<ClockStepped>,
     /// The poll slots of all chairs of the configuration together.
     pub slots: Slots,
     /// Capture time of the oldest record that waits to be sent to any upstream.
@@ -91,6 +97,15 @@ impl TryFrom<String> for Moment {
     fn try_from(text: String) -> Result<Self, jiff::Error> {
         text.parse::<jiff::Timestamp>().map(|at| Self(at.as_microsecond()))
     }
+}
+
+/// A step of the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockStepped {
+    /// What it should have shown.
+    pub expected: Moment,
+    /// What it showed.
+    pub found: Moment,
 }
 
 /// One chair.

@@ -1,15 +1,19 @@
-//! What a chair has sealed goes to the spool, and is waited for until it is durable.
+//! What a chair has sealed goes to the spool, and what it knows of treatments to the keyring; either is waited for until it is
+//! durable.
 
 use super::Sealing;
 use crate::normalise::Origin;
+use crate::privacy::keyring::KeyringError;
 use crate::privacy::record::{Event, Gap, GapCause, OpenAlarm, Record};
+use crate::privacy::seats::Seats;
 use crate::spool::handle::Urgency;
 use crate::spool::{Sequence, SpoolError};
 use crate::supervise::Cause;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// A full spool is asked again after this.
+/// A full spool or disk is asked again after this.
 const FULL_WAIT: Duration = Duration::from_secs(5);
 
 impl Sealing {
@@ -19,8 +23,7 @@ impl Sealing {
         if self.records.is_empty() {
             return Ok(());
         }
-        let alarms = self.alarms.before();
-        self.note_alarms(alarms).await?;
+        self.note_alarms(self.alarms.before()).await?;
         let records = std::mem::take(&mut self.records);
         let readings = std::mem::take(&mut self.readings);
         let urgency = std::mem::replace(&mut self.urgency, Urgency::Routine);
@@ -36,8 +39,7 @@ impl Sealing {
                 );
             }
         }
-        let alarms = self.alarms.after();
-        self.note_alarms(alarms).await
+        self.note_alarms(self.alarms.after()).await
     }
 
     /// The records are durable when this returns. One that is larger than a record may be becomes a gap in its place; it is
@@ -103,9 +105,76 @@ impl Sealing {
         }
     }
 
-    async fn note_alarms(&self, alarms: Option<Vec<OpenAlarm>>) -> Result<(), Cause> {
+    async fn note_alarms(&mut self, alarms: Option<Vec<OpenAlarm>>) -> Result<(), Cause> {
         let Some(alarms) = alarms else { return Ok(()) };
-        let chair = self.chair.name.clone();
-        self.seats(move |seats| seats.note_alarms(&chair, alarms)).await
+        let (chair, all) = (self.chair.name.clone(), alarms.clone());
+        // Where it is not written, a run that is cut off leaves an alarm without an end; that is no reason to lose readings.
+        if self.seats_later(move |seats| seats.note_alarms(&chair, all.clone())).await?.is_some() {
+            self.alarms.are_durable(alarms);
+        }
+        Ok(())
+    }
+
+    /// What the gateway cannot do without. A full disk is waited for, as a full spool is: the line stops asking meanwhile, and
+    /// what it misses is counted.
+    pub(super) async fn seats<T: Send + 'static>(
+        &mut self,
+        act: impl Fn(&Seats) -> Result<T, KeyringError> + Send + Sync + 'static,
+    ) -> Result<T, Cause> {
+        let act = Arc::new(act);
+        let mut made_room = false;
+        loop {
+            match self.try_seats(Arc::clone(&act)).await? {
+                Ok(done) => return Ok(done),
+                Err(refusal) if !refusal.is_no_space() => return Err(Cause::Keyring(refusal)),
+                Err(_) if !std::mem::replace(&mut made_room, true) && self.shared.make_room() => {}
+                Err(refusal) => {
+                    self.tell_refusal(&refusal);
+                    self.pulse.beat(self.shared.clock.tick());
+                    sleep(FULL_WAIT).await;
+                }
+            }
+        }
+    }
+
+    /// What can be written later as well: `None` where the keyring refuses. It is asked again with the next word of the machine.
+    pub(super) async fn seats_later<T: Send + 'static>(
+        &mut self,
+        act: impl Fn(&Seats) -> Result<T, KeyringError> + Send + Sync + 'static,
+    ) -> Result<Option<T>, Cause> {
+        let act = Arc::new(act);
+        let mut acted = self.try_seats(Arc::clone(&act)).await?;
+        if acted.as_ref().is_err_and(KeyringError::is_no_space) && self.shared.make_room() {
+            acted = self.try_seats(act).await?;
+        }
+        if let Err(refusal) = &acted {
+            self.tell_refusal(refusal);
+        }
+        Ok(acted.ok())
+    }
+
+    async fn try_seats<T: Send + 'static>(
+        &mut self,
+        act: Arc<impl Fn(&Seats) -> Result<T, KeyringError> + Send + Sync + 'static>,
+    ) -> Result<Result<T, KeyringError>, Cause> {
+        // The keyring waits for the disk.
+        let seats = Arc::clone(&self.shared.seats);
+        let acted = tokio::task::spawn_blocking(move || act(&seats)).await.map_err(|_| Cause::Panicked)?;
+        if acted.is_ok() && std::mem::take(&mut self.keyring_refuses) {
+            tracing::info!(chair = self.chair.name.as_str(), "the keyring can be written again");
+        }
+        Ok(acted)
+    }
+
+    /// Says once that the keyring cannot be written.
+    fn tell_refusal(&mut self, refusal: &KeyringError) {
+        if !std::mem::replace(&mut self.keyring_refuses, true) {
+            let error = crate::telemetry::chain(refusal);
+            tracing::error!(
+                chair = self.chair.name.as_str(),
+                error,
+                "the keyring cannot be written; it is tried again"
+            );
+        }
     }
 }

@@ -15,6 +15,7 @@ use crate::spool::memory::MemorySpool;
 use crate::spool::slots::Missing;
 use crate::spool::{BatchLimit, Lane, Retention, StoreId, Stored, Verdict, handle};
 use chairside_drivers::kit::sensitive::Sensitive;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 pub(super) const NOON: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
@@ -41,14 +42,15 @@ impl Clock for Settable {
 }
 
 pub(super) struct House {
-    clock: Arc<Settable>,
-    shared: Arc<Shared>,
+    pub(super) clock: Arc<Settable>,
+    pub(super) shared: Arc<Shared>,
+    keyring: Arc<Keyring>,
 }
 
 /// A chair with its machine.
 pub(super) struct Place {
-    sealing: Sealing,
-    machine: machine::Chair,
+    pub(super) sealing: Sealing,
+    pub(super) machine: machine::Chair,
 }
 
 pub(super) fn ehr() -> UpstreamName {
@@ -67,17 +69,26 @@ pub(super) fn settings(name: &str) -> ChairSettings {
 }
 
 impl House {
-    fn open() -> Self {
+    pub(super) fn open() -> Self {
         Self::with_volumes_of(MemorySpool::VOLUME_RECORDS)
     }
 
     fn with_volumes_of(records: u64) -> Self {
+        Self::with(Keyring::in_memory().unwrap(), Path::new("/nowhere"), records)
+    }
+
+    /// A house with these keys, and the folder in which its spool has space in reserve.
+    pub(super) fn with_keyring(keyring: Keyring, spool_home: &Path) -> Self {
+        Self::with(keyring, spool_home, MemorySpool::VOLUME_RECORDS)
+    }
+
+    fn with(keyring: Keyring, spool_home: &Path, records: u64) -> Self {
         let clock = Arc::new(Settable {
             tick: AtomicU64::new(1_000_000),
             ahead: AtomicI64::new(0),
             trusted: AtomicBool::new(true),
         });
-        let keyring = Arc::new(Keyring::in_memory().unwrap());
+        let keyring = Arc::new(keyring);
         keyring.ensure_recipients([&ehr()]).unwrap();
         let (spool, _thread) =
             handle::start(MemorySpool::with_volumes_of(records, StoreId([7; 16]), &[ehr()])).unwrap();
@@ -88,28 +99,47 @@ impl House {
         let shared = Arc::new(Shared {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             seats: Arc::new(Seats::new(Arc::clone(&keyring), Unseated::Hold)),
-            border: Pseudonymiser::new(keyring),
+            border: Pseudonymiser::new(Arc::clone(&keyring)),
             spool,
+            spool_home: spool_home.into(),
             board: Arc::default(),
             left: [(ChairName::new("chair-1").unwrap(), left)].into(),
             last_alive: None,
             steps: Steps::default(),
             simulated: false,
         });
-        Self { clock, shared }
+        Self { clock, shared, keyring }
     }
 
-    fn sealing(&self, name: &str) -> Sealing {
+    /// The gateway is started again: what need not survive is gone.
+    pub(super) fn restart(&mut self) {
+        let Shared { clock, border, spool, spool_home, board, last_alive, simulated, .. } = &*self.shared;
+        let shared = Shared {
+            clock: Arc::clone(clock),
+            seats: Arc::new(Seats::new(Arc::clone(&self.keyring), Unseated::Hold)),
+            border: border.clone(),
+            spool: spool.clone(),
+            spool_home: spool_home.clone(),
+            board: Arc::clone(board),
+            left: BTreeMap::new(),
+            last_alive: *last_alive,
+            steps: Steps::default(),
+            simulated: *simulated,
+        };
+        self.shared = Arc::new(shared);
+    }
+
+    pub(super) fn sealing(&self, name: &str) -> Sealing {
         Sealing::new(Arc::clone(&self.shared), settings(name), Pulse::default())
     }
 
-    fn place(&self, name: &str) -> Place {
+    pub(super) fn place(&self, name: &str) -> Place {
         let mut machine = machine::Chair::nikkiso();
         machine.show_all(&[("M", "1"), ("K", "0")]);
         Place { sealing: self.sealing(name), machine }
     }
 
-    fn pass(&self, seconds: u64) {
+    pub(super) fn pass(&self, seconds: u64) {
         self.clock.tick.fetch_add(seconds * 1_000_000, Ordering::Relaxed);
     }
 
@@ -118,7 +148,7 @@ impl House {
     }
 
     /// Everything in the spool, in its order.
-    async fn records(&self) -> Vec<Stored> {
+    pub(super) async fn records(&self) -> Vec<Stored> {
         let all = BatchLimit { records: 10_000 };
         let mut records = Vec::new();
         let tick = Tick::from_micros(u64::MAX);
@@ -131,7 +161,7 @@ impl House {
 
 impl Place {
     /// The machine is asked and answers.
-    async fn poll(&mut self, house: &House) {
+    pub(super) async fn poll(&mut self, house: &House) {
         self.machine.now = house.clock.tick();
         self.machine.slot += 1;
         let (slot, samples) = (Slot(self.machine.slot), self.machine.samples());
@@ -141,7 +171,7 @@ impl Place {
         self.sealing.write().await.unwrap();
     }
 
-    async fn seat(&mut self, patient: &str) -> Seated {
+    pub(super) async fn seat(&mut self, patient: &str) -> Seated {
         self.say(patient, Correct::No).await.unwrap()
     }
 
@@ -154,7 +184,7 @@ impl Place {
         answered.await.unwrap()
     }
 
-    fn running(&self) -> Option<TreatmentId> {
+    pub(super) fn running(&self) -> Option<TreatmentId> {
         self.sealing.shared.seats.running(&self.sealing.chair.name).map(|running| running.id)
     }
 }

@@ -4,8 +4,7 @@
 //! mends it with a correction while that patient is the last who was treated. She reads what she is told: where the
 //! treatment that she is told of is not her patient's, she gives it back with a correction and seats again; where she is told
 //! that none runs although the patient before is still treated, she takes the seat back. A patient who
-//! leaves while the seat still waits is unseated. Not promised, and left out below: a clock that is set while the gateway is
-//! down; a mistake of which a silence, a restart or an unseat has put a piece out of a correction's reach; a correction that
+//! leaves while the seat still waits is unseated. Not promised, and left out below: a mistake of which a silence, a restart or an unseat has put a piece out of a correction's reach; a correction that
 //! was wrong itself where it reached two pieces; a seat for the next treatment in the first two minutes of the one before
 //! it, which takes the seat while the machine still shows the total of an earlier one.
 
@@ -170,6 +169,7 @@ impl Day {
             seats: Arc::new(Seats::new(Arc::clone(&self.keyring), Unseated::Hold)),
             border: Pseudonymiser::new(Arc::clone(&self.keyring)),
             spool: self.spool.clone(),
+            spool_home: "/nowhere".into(),
             board: Arc::default(),
             left: BTreeMap::new(),
             last_alive: None,
@@ -407,7 +407,6 @@ impl Day {
                 self.promised.clear();
                 match trouble {
                     Trouble::Silent(minutes) => self.silent_until = second + minutes * MINUTE,
-                    Trouble::Set(_) if self.gateway.is_none() => {}
                     Trouble::Set(minutes) => {
                         self.clock.ahead.fetch_add(minutes * 60_000_000, Ordering::Relaxed);
                     }

@@ -2,6 +2,7 @@
 
 use crate::model::time::Timestamp;
 use crate::privacy::keyring::{Keyring, KeyringError};
+use crate::privacy::record::TreatmentId;
 use crate::spool::handle::SpoolHandle;
 use crate::supervise::Cause;
 use std::sync::Arc;
@@ -14,26 +15,44 @@ const KEYS_KEPT: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// Treatments asked about in one turn at the spool.
 const TURN: usize = 512;
 
-/// Destroys the keys of treatments that ended long ago and of which neither a record nor a dead letter is left. Gives how many.
-pub(super) async fn forget(
-    keyring: &Arc<Keyring>,
-    spool: &SpoolHandle,
-    now: Timestamp,
-) -> Result<usize, Cause> {
-    let kept = i64::try_from(KEYS_KEPT.as_micros()).unwrap_or(i64::MAX);
-    let long_ago = Timestamp::from_micros(now.as_micros().saturating_sub(kept));
-    let mut ended = keyring.treatments_ended_before(long_ago);
-    ended.truncate(TURN);
-    if ended.is_empty() {
-        return Ok(0);
+/// Goes through the treatments, some in each turn.
+#[derive(Debug, Default)]
+pub(super) struct Forgetting {
+    /// The last one that was asked about; the next turn goes on behind it.
+    asked: Option<TreatmentId>,
+}
+
+impl Forgetting {
+    /// Destroys the keys of treatments that ended long ago and of which neither a record nor a dead letter is left. Gives how many.
+    pub(super) async fn forget(
+        &mut self,
+        keyring: &Arc<Keyring>,
+        spool: &SpoolHandle,
+        now: Timestamp,
+    ) -> Result<usize, Cause> {
+        let kept = i64::try_from(KEYS_KEPT.as_micros()).unwrap_or(i64::MAX);
+        let long_ago = Timestamp::from_micros(now.as_micros().saturating_sub(kept));
+        let asked = self.turn(&keyring.treatments_ended_before(long_ago), TURN);
+        if asked.is_empty() {
+            return Ok(0);
+        }
+        let gone = spool.tools(move |spool| spool.without_trace(&asked)).await?;
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        let keyring = Arc::clone(keyring);
+        let forgotten = tokio::task::spawn_blocking(move || keyring.forget_treatments(&gone)).await;
+        forgotten.map_or(Ok(0), |forgotten: Result<usize, KeyringError>| forgotten.map_err(Cause::Keyring))
     }
-    let gone = spool.tools(move |spool| spool.without_trace(&ended)).await?;
-    if gone.is_empty() {
-        return Ok(0);
+
+    /// The next ones of all, in their order, and from the first again behind the last.
+    fn turn(&mut self, all: &[TreatmentId], count: usize) -> Vec<TreatmentId> {
+        let behind = all.partition_point(|id| self.asked.is_some_and(|asked| *id <= asked));
+        let (before, next) = all.split_at(behind);
+        let turn: Vec<_> = next.iter().chain(before).take(count).copied().collect();
+        self.asked = turn.last().copied();
+        turn
     }
-    let keyring = Arc::clone(keyring);
-    let forgotten = tokio::task::spawn_blocking(move || keyring.forget_treatments(&gone)).await;
-    forgotten.map_or(Ok(0), |forgotten: Result<usize, KeyringError>| forgotten.map_err(Cause::Keyring))
 }
 
 #[cfg(test)]
@@ -42,7 +61,6 @@ mod tests {
     use crate::config::settings::Unseated;
     use crate::model::name::{ChairName, MachineName};
     use crate::privacy::keyring::DataKeys;
-    use crate::privacy::record::TreatmentId;
     use crate::privacy::seats::Seats;
     use crate::spool::handle::{Urgency, start};
     use crate::spool::memory::MemorySpool;
@@ -63,6 +81,19 @@ mod tests {
         (0..count).map(one).collect()
     }
 
+    #[test]
+    fn every_treatment_has_its_turn_however_many_there_are() {
+        let all: Vec<_> = (0..7).map(|n| TreatmentId::from_bytes([n; 16])).collect();
+        let mut forgetting = Forgetting::default();
+        let mut turn = |all: &[TreatmentId]| -> Vec<u8> {
+            forgetting.turn(all, 3).iter().map(|id| id.as_bytes()[0]).collect()
+        };
+        assert_eq!((turn(&all), turn(&all), turn(&all)), (vec![0, 1, 2], vec![3, 4, 5], vec![6, 0, 1]));
+        // One that was asked about last may be gone by the next turn.
+        let left: Vec<_> = all.into_iter().filter(|id| id.as_bytes()[0] != 1).collect();
+        assert_eq!((turn(&left), turn(&left[..2]), turn(&[])), (vec![2, 3, 4], vec![0, 2], vec![]));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_key_goes_with_the_last_record_and_the_last_dead_letter_of_its_treatment() {
         let keyring = Arc::new(Keyring::in_memory().unwrap());
@@ -81,12 +112,13 @@ mod tests {
         let gone = Retention { keep_delivered: Duration::ZERO, max_bytes: u64::MAX };
         assert_eq!(spool.prune(gone, at(DAY)).await.unwrap().records, 2);
 
-        assert_eq!(forget(&keyring, &spool, at(13 * DAY)).await.unwrap(), 0, "too early");
-        assert_eq!(forget(&keyring, &spool, at(30 * DAY)).await.unwrap(), 1);
+        let mut forgetting = Forgetting::default();
+        assert_eq!(forgetting.forget(&keyring, &spool, at(13 * DAY)).await.unwrap(), 0, "too early");
+        assert_eq!(forgetting.forget(&keyring, &spool, at(30 * DAY)).await.unwrap(), 1);
         let known = ids.iter().map(|id| keyring.open_key((*id).into()).is_some()).collect::<Vec<_>>();
         assert_eq!(known, [true, true, false]);
         spool.tools(|spool| spool.discard(&Default::default(), None, 9)).await.unwrap();
-        assert_eq!(forget(&keyring, &spool, at(30 * DAY)).await.unwrap(), 1);
+        assert_eq!(forgetting.forget(&keyring, &spool, at(30 * DAY)).await.unwrap(), 1);
         assert_eq!(keyring.treatments_ended_before(at(90 * DAY)), [ids[0]]);
     }
 }

@@ -7,6 +7,7 @@ use crate::privacy::bytes::{ReadError, Reader, Write};
 use crate::privacy::crypto::{Refused, Secret};
 use crate::privacy::record::{Correction, OpenAlarm, Revision, TreatmentId};
 use chairside_drivers::kit::decimal::Decimal;
+use chairside_drivers::kit::time::Tick;
 use std::collections::BTreeMap;
 use zeroize::Zeroizing;
 
@@ -59,6 +60,8 @@ pub(in crate::privacy) struct Chair {
     pub(in crate::privacy) late_closed: bool,
     /// By how many microseconds the wall clock was set forward since the running treatment began.
     pub(in crate::privacy) stepped: i64,
+    /// A tick at which the wall clock was looked at and what it showed: the times above are of that clock.
+    pub(in crate::privacy) clock: Option<(Tick, Timestamp)>,
     /// Alarms that were told to be on.
     pub(in crate::privacy) alarms: Vec<OpenAlarm>,
 }
@@ -107,7 +110,7 @@ const WAITING: u8 = 1 << 3;
 const EARLY: u8 = 1 << 4;
 const EARLY_SEAT: u8 = 1 << 5;
 const LATE_CLOSED: u8 = 1 << 6;
-const FLAGS: u8 = 0b111_1111;
+const CLOCK: u8 = 1 << 7;
 
 impl State {
     /// New keys and nothing else.
@@ -132,7 +135,7 @@ impl State {
             + self.patients.len() * 48
             + self.treatments.len() * 216
             + bindings * 16
-            + self.chairs.len() * 265
+            + self.chairs.len() * 285
             + alarms * 98
             + self.untold.len() * 26;
         let mut out = Zeroizing::new(Vec::with_capacity(room));
@@ -250,9 +253,14 @@ fn put_chair(out: &mut Vec<u8>, chair: &Chair) {
             | flag(chair.waiting.is_some(), WAITING)
             | flag(chair.early.is_some(), EARLY)
             | flag(chair.early.is_some_and(|early| early.seat.is_some()), EARLY_SEAT)
-            | flag(chair.late_closed, LATE_CLOSED),
+            | flag(chair.late_closed, LATE_CLOSED)
+            | flag(chair.clock.is_some(), CLOCK),
     );
     out.put_zigzag(chair.stepped);
+    if let Some((tick, at)) = chair.clock {
+        out.put_varint(tick.as_micros());
+        out.put_zigzag(at.as_micros());
+    }
     for id in [chair.running, chair.last].into_iter().flatten() {
         out.extend_from_slice(id.as_bytes());
     }
@@ -299,14 +307,15 @@ fn put_decimal(out: &mut Vec<u8>, number: Decimal) {
 
 fn chair(from: &mut Reader<'_>) -> Result<Chair, ReadError> {
     let flags = from.byte("chair flags")?;
-    if flags & !FLAGS != 0 {
-        return Err(ReadError::Number("chair flags"));
-    }
     let mut chair = Chair {
         late_closed: flags & LATE_CLOSED != 0,
         stepped: from.zigzag("clock steps")?,
         ..Chair::default()
     };
+    if flags & CLOCK != 0 {
+        let tick = Tick::from_micros(from.varint("clock tick")?);
+        chair.clock = Some((tick, timestamp(from, "clock time")?));
+    }
     if flags & RUNNING != 0 {
         chair.running = Some(TreatmentId::from_bytes(from.array("running treatment")?));
     }
@@ -406,6 +415,7 @@ mod tests {
                 }),
                 late_closed: true,
                 stepped: i64::MIN,
+                clock: Some((Tick::from_micros(u64::MAX), Timestamp::from_micros(i64::MIN))),
                 alarms: vec![
                     OpenAlarm {
                         alarm: Alarm::from_key("blood_leak").unwrap(),
@@ -427,7 +437,7 @@ mod tests {
         let state = full();
         let bytes = state.encode();
         assert!(State::decode(&bytes) == Ok(state.clone()));
-        assert!(bytes.len() <= 128 + 98 + 48 + 2 * 216 + 3 * 16 + 2 * 265 + 2 * 98 + 26, "{}", bytes.len());
+        assert!(bytes.len() <= 128 + 98 + 48 + 2 * 216 + 3 * 16 + 2 * 285 + 2 * 98 + 26, "{}", bytes.len());
     }
 
     #[test]

@@ -11,7 +11,7 @@ impl Ward {
     /// The clock shows `found` where it should show `expected`.
     fn step(&self, expected: i64, found: i64) {
         let step = ClockStep { expected: at(expected), found: at(found) };
-        self.seats.clock_stepped(&chair(), step, None).unwrap();
+        self.seats.clock_stepped(&chair(), Tick::ZERO, step, None).unwrap();
     }
 }
 
@@ -74,7 +74,7 @@ fn a_clock_that_was_never_set_before_gives_the_treatment_its_time() {
     ward.end(HOUR);
     let running = ward.start(unset + HOUR);
     let step = ClockStep { expected: at(unset + 2 * HOUR), found: at(10 * HOUR) };
-    ward.seats.clock_stepped(&chair(), step, Some(at(unset))).unwrap();
+    ward.seats.clock_stepped(&chair(), Tick::ZERO, step, Some(at(unset))).unwrap();
     assert_eq!(ward.border().treatment(running).unwrap().started, at(9 * HOUR));
     assert_eq!(ward.border().treatment(before).unwrap().started, at(0), "what was told before stands");
 }

@@ -121,6 +121,7 @@ impl Default for Site {
                 unseated: Unseated::Hold,
                 namespace: "https://clinic.example/chairside".to_owned(),
                 environment: Environment::Production,
+                trust_clock: false,
                 control: "/nowhere/control.sock".into(),
             },
             upstream: UpstreamSettings {
