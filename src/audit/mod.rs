@@ -134,6 +134,8 @@ pub enum Entry<'a> {
         act: &'static str,
         /// Why not: a stable word.
         why: &'static str,
+        /// How often since the last such entry.
+        times: u64,
     },
 }
 
@@ -282,8 +284,12 @@ fn fields(entry: &Entry<'_>) -> Value {
         Entry::Spool { caller, act, about } => {
             json!({ "event": act, "uid": caller.uid, "about": about })
         }
-        Entry::Denied { caller, act, why } => {
-            json!({ "event": "denied", "uid": caller.uid, "act": act, "why": why })
+        Entry::Denied { caller, act, why, times } => {
+            let mut fields = json!({ "event": "denied", "uid": caller.uid, "act": act, "why": why });
+            if let Some(fields) = fields.as_object_mut().filter(|_| *times > 1) {
+                fields.insert("times".to_owned(), json!(times));
+            }
+            fields
         }
     }
 }

@@ -49,6 +49,9 @@ const FIRST: &[&str] = &[
     "nibp_diastolic",
 ];
 
+/// Counts older than this say that the spool did not give new ones.
+const FRESH: i64 = 5_000_000;
+
 /// The page.
 fn page(snapshot: &Snapshot) -> String {
     let mut page = String::new();
@@ -66,6 +69,13 @@ fn page(snapshot: &Snapshot) -> String {
     }
     if let Some(step) = snapshot.last_clock_step {
         let _ = writeln!(page, "{}", clock_step(snapshot, step));
+    }
+    if let Some(counted) = snapshot.counts_of.filter(|counted| snapshot.now.0 - counted.0 > FRESH) {
+        let _ = writeln!(
+            page,
+            "! The spool does not answer, so its counts are {} old: look at the disk.",
+            age(snapshot.now, counted)
+        );
     }
     page.push_str(&first_numbers(snapshot));
     page.push_str(&chairs(snapshot));
@@ -463,6 +473,13 @@ mod tests {
         ! It is 93 % full: look why the upstreams do not take records, make room on its disk, or raise [spool] max_bytes.
         ! IT IS FULL (95 %) AND ITS OLDEST RECORDS LEAVE IT: look why the upstreams do not take records, make room on its disk, or raise [spool] max_bytes.
         ");
+    }
+
+    #[test]
+    fn counts_that_the_spool_did_not_renew_are_told_with_their_age() {
+        let of = |counted| page(&Snapshot { counts_of: Some(ago(counted)), ..empty() });
+        assert!(!of(1).contains("does not answer"));
+        assert!(of(100).contains("! The spool does not answer, so its counts are 100 s old"), "{}", of(100));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub enum AskError {
         source: io::Error,
     },
     /// It did not answer.
-    #[error("the gateway at {} did not answer within {} s; its log says why", .0.display(), PATIENCE.as_secs())]
+    #[error("the gateway at {} gave no answer; it may be stopping, or its disk may hang: its log says why", .0.display())]
     Silent(PathBuf),
     /// It answered something else.
     #[error("the gateway at {} answered what this program does not understand; are both of one version?", .0.display())]
@@ -109,6 +109,8 @@ pub async fn spool(socket: &Path, question: Ask) -> Result<Answer, AskError> {
 
 async fn ask(socket: &Path, request: &Wire) -> Result<Answer, AskError> {
     match timeout(PATIENCE, exchange(socket, request)).await {
+        // Cut off: it is stopping.
+        Ok(Ok(answer)) if answer.is_empty() => Err(AskError::Silent(socket.to_owned())),
         Ok(Ok(answer)) => serde_json::from_slice(&answer).map_err(|_| AskError::Foreign(socket.to_owned())),
         Ok(Err(source)) => Err(match source.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -187,6 +189,22 @@ mod tests {
         let Answer::Status { status: seen } = status(&path).await.unwrap() else { panic!("no board") };
         assert_eq!(*seen, board);
         serving.abort();
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_stops_while_it_is_asked_exits_75_and_is_not_taken_for_another_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let stopping = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut line = [0; 64];
+            assert!(stream.read(&mut line).await.unwrap() > 0);
+        };
+        let (asked, ()) = tokio::join!(status(&path), stopping);
+        let refused = asked.unwrap_err();
+        assert_eq!(refused.exit(), Exit::NotReady);
+        assert!(refused.to_string().contains("gave no answer"), "{refused}");
     }
 
     #[tokio::test]

@@ -20,6 +20,8 @@ const MODE: u32 = 0o660;
 const AT_ONCE: usize = 8;
 /// A caller that has not asked, or not taken its answer, by then is cut off.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What has no answer by then is refused; together with the time to ask this is less than a client waits.
+const ANSWER: Duration = Duration::from_secs(15);
 
 /// Why the socket cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -84,9 +86,7 @@ impl ControlSocket {
                 Ok((stream, _)) => {
                     let desk = Arc::clone(&desk);
                     tokio::spawn(async move {
-                        if timeout(2 * PATIENCE, attend(stream, desk.as_ref())).await.is_err() {
-                            tracing::debug!("a caller at the control socket was cut off");
-                        }
+                        attend(stream, desk.as_ref()).await;
                         drop(place);
                     });
                 }
@@ -108,11 +108,15 @@ impl Drop for ControlSocket {
 
 async fn attend(mut stream: UnixStream, desk: &impl Desk) {
     let caller = Caller { uid: stream.peer_cred().ok().map(|cred| cred.uid()) };
-    let answer = match timeout(PATIENCE, read_line(&mut stream)).await {
-        Ok(Ok(Some(line))) => desk.answer(caller, Request::parse(&line)).await,
-        Ok(Ok(None)) => desk.answer(caller, None).await,
+    let request = match timeout(PATIENCE, read_line(&mut stream)).await {
+        Ok(Ok(line)) => line.and_then(|line| Request::parse(&line)),
         Ok(Err(_)) | Err(_) => return,
     };
+    let answer = timeout(ANSWER, desk.answer(caller, request)).await.unwrap_or_else(|_| {
+        let why = "the gateway has not finished, its disk may hang; what was asked may still be done, so look at \
+                   `chairside status` before you ask again";
+        refused(RefusalCode::NotNow, why)
+    });
     let mut line = serde_json::to_vec(&answer).unwrap_or_default();
     line.push(b'\n');
     // A caller that went away has its answer in the audit record.
@@ -185,6 +189,22 @@ mod tests {
         serving.abort();
         assert!(serving.await.unwrap_err().is_cancelled());
         assert!(!path.exists());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_too_long_is_refused_and_not_left_without_an_answer() {
+        struct Hangs;
+        impl Desk for Hangs {
+            async fn answer(&self, _: Caller, _: Option<Request>) -> Answer {
+                std::future::pending().await
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let serving = tokio::spawn(ControlSocket::open(&path).unwrap().serve(Arc::new(Hangs)));
+        let answer = ask(&path, b"{\"do\":\"status\"}\n").await;
+        assert!(answer.starts_with("{\"refused\":{\"code\":\"not_now\""), "{answer}");
+        serving.abort();
     }
 
     #[tokio::test]

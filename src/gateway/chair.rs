@@ -467,8 +467,12 @@ impl Sealing {
         let moment = self.moment();
         self.look_at_clock(moment).await?;
         let (chair, seats) = (self.chair.name.clone(), Arc::clone(&self.shared.seats));
-        let SeatRequest { act, answer } = request;
+        let SeatRequest { act, claim, answer } = request;
         let incomplete = if act.is_correction() { self.incomplete().await } else { BTreeSet::new() };
+        if !claim.take() {
+            // Whoever asked was told that nothing was changed. By now another patient may be on the machine.
+            return Ok(());
+        }
         let acted =
             tokio::task::spawn_blocking(move || seating::act(&seats, &chair, act, moment.at, &incomplete));
         let acted = acted.await;

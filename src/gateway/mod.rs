@@ -261,6 +261,7 @@ impl House {
             chairs: requests,
             zone: house.settings.gateway.time_zone.clone(),
             keep_delivered: house.settings.spool.keep_delivered,
+            malformed: Arc::default(),
         };
         house.control = tokio::spawn(socket.serve(Arc::new(desk)));
         Ok(house)

@@ -8,6 +8,8 @@ use crate::privacy::seats::{SeatError, SeatOutcome, Seated, Seats};
 use chairside_drivers::kit::sensitive::Sensitive;
 use jiff::tz::TimeZone;
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -15,7 +17,20 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub(super) struct SeatRequest {
     pub(super) act: Act,
+    pub(super) claim: Claim,
     pub(super) answer: oneshot::Sender<Result<Seated, SeatError>>,
+}
+
+/// Who decides about a request: the chair that does it, or the desk that gave up waiting for the chair. Whoever takes it first has
+/// it alone, so a request that was refused for being late is never done later, on another patient's treatment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Claim(Arc<AtomicBool>);
+
+impl Claim {
+    /// Takes the request; `false` if it is taken already.
+    pub(super) fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
 }
 
 /// What is asked.

@@ -131,6 +131,7 @@ impl Board {
             upstream.oldest_waiting = counts.oldest_waiting.map(Moment::from);
             upstream.oldest_unsent = counts.oldest_unsent.map(Moment::from);
         }
+        inner.counts_of = Some(now.into());
         inner.oldest_waiting = inner.upstreams.iter().filter_map(|upstream| upstream.oldest_waiting).min();
         inner.oldest_unsent = inner.upstreams.iter().filter_map(|upstream| upstream.oldest_unsent).min();
     }

@@ -47,6 +47,9 @@ pub struct Snapshot {
     /// Capture time of the oldest record that any upstream does not have yet, held ones included.
     #[serde(default)]
     pub oldest_unsent: Option<Moment>,
+    /// When the spool last gave its counts: slots, records and what each upstream has.
+    #[serde(default)]
+    pub counts_of: Option<Moment>,
     /// One per chair of the configuration, in its order.
     pub chairs: Vec<Chair>,
     /// The spool.

@@ -1,8 +1,12 @@
 //! One chair's sealing, driven by hand: its clock is set, its alarms are on when it is cut off.
 
 use super::*;
+use crate::audit::{Audit, Caller};
 use crate::config::settings::Unseated;
-use crate::control::Correct;
+use crate::control::server::Desk;
+use crate::control::{Answer, Correct, RefusalCode, Request};
+use crate::gateway::desk::FrontDesk;
+use crate::gateway::seating::Claim;
 use crate::model::alarm::Alarm;
 use crate::model::name::{MachineName, UpstreamName};
 use crate::model::parameter::Parameter;
@@ -15,6 +19,7 @@ use crate::spool::memory::MemorySpool;
 use crate::spool::slots::Missing;
 use crate::spool::{BatchLimit, Lane, Retention, StoreId, Stored, Verdict, handle};
 use chairside_drivers::kit::sensitive::Sensitive;
+use jiff::tz::TimeZone;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
@@ -180,7 +185,7 @@ impl Place {
         let record_number = Sensitive::new(patient.to_owned());
         let keep_delivered = Duration::from_secs(3 * 24 * 3600);
         let act = seating::Act::Seat { record_number, correct, keep_delivered };
-        self.sealing.seat(SeatRequest { act, answer }).await.unwrap();
+        self.sealing.seat(SeatRequest { act, claim: Claim::default(), answer }).await.unwrap();
         answered.await.unwrap()
     }
 
@@ -415,4 +420,106 @@ async fn a_correction_is_refused_once_records_of_the_treatment_have_left_the_spo
     // What the refusal tells to do for what follows.
     assert_eq!(place.say("12", Correct::Yes).await.unwrap().outcome, SeatOutcome::AlreadySeated);
     place.poll(&house).await;
+}
+
+/// A desk in front of chair-1, and the chair's end of its requests.
+fn desk(house: &House, state: &Path) -> (FrontDesk, mpsc::Receiver<SeatRequest>) {
+    let (to_chair, at_chair) = mpsc::channel(4);
+    let desk = FrontDesk {
+        shared: Arc::clone(&house.shared),
+        audit: Arc::new(Audit::open(state).unwrap()),
+        chairs: [(ChairName::new("chair-1").unwrap(), to_chair)].into(),
+        zone: TimeZone::UTC,
+        keep_delivered: Duration::from_secs(3 * 24 * 3600),
+        malformed: Arc::default(),
+    };
+    (desk, at_chair)
+}
+
+fn seat_request() -> Option<Request> {
+    let record_number = Sensitive::new("4711".to_owned());
+    Some(Request::Seat { chair: "chair-1".to_owned(), record_number, correct: Correct::No })
+}
+
+const NURSE: Caller = Caller { uid: Some(1000) };
+
+#[tokio::test(start_paused = true)]
+async fn a_seat_that_the_chair_did_not_come_to_is_refused_and_never_done_later() {
+    let (house, state) = (House::open(), tempfile::tempdir().unwrap());
+    let mut place = house.place("chair-1");
+    let (desk, mut at_chair) = desk(&house, state.path());
+    // The chair waits for room on its disk and hears nothing.
+    let Answer::Refused { code, why } = desk.answer(NURSE, seat_request()).await else { panic!("done") };
+    assert_eq!(code, RefusalCode::NotNow);
+    assert!(why.contains("nothing was changed"), "{why}");
+    // Hours later there is room, and the chair finds the request.
+    let chair = ChairName::new("chair-1").unwrap();
+    place.sealing.seat(at_chair.recv().await.unwrap()).await.unwrap();
+    assert!(house.shared.seats.waiting(&chair, NOON).is_none());
+    // The next one is heard in time.
+    let heard = async { place.sealing.seat(at_chair.recv().await.unwrap()).await.unwrap() };
+    let (answer, ()) = tokio::join!(desk.answer(NURSE, seat_request()), heard);
+    assert!(matches!(answer, Answer::Done { .. }), "{answer:?}");
+    assert!(house.shared.seats.waiting(&chair, NOON).is_some());
+    let audit = std::fs::read_to_string(state.path().join("audit.jsonl")).unwrap();
+    assert_eq!((audit.matches("not_now").count(), audit.matches("waiting").count()), (1, 1), "{audit}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seat_whose_caller_hung_up_meanwhile_is_in_the_audit_record_all_the_same() {
+    let (house, state) = (House::open(), tempfile::tempdir().unwrap());
+    let mut place = house.place("chair-1");
+    let (desk, mut at_chair) = desk(&house, state.path());
+    let asked = tokio::spawn(async move { desk.answer(NURSE, seat_request()).await });
+    let request = at_chair.recv().await.unwrap();
+    asked.abort();
+    assert!(asked.await.unwrap_err().is_cancelled());
+    place.sealing.seat(request).await.unwrap();
+    let noted = async {
+        while !std::fs::read_to_string(state.path().join("audit.jsonl")).unwrap().contains("waiting") {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), noted).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_that_nobody_understands_are_one_entry_a_minute_with_their_number() {
+    let (house, state) = (House::open(), tempfile::tempdir().unwrap());
+    let (desk, _at_chair) = desk(&house, state.path());
+    for line in 0..50 {
+        house.pass(if line == 40 { 61 } else { 0 });
+        let answer = desk.answer(NURSE, None).await;
+        assert!(matches!(answer, Answer::Refused { code: RefusalCode::Malformed, .. }));
+    }
+    let audit = std::fs::read_to_string(state.path().join("audit.jsonl")).unwrap();
+    let lines: Vec<&str> = audit.lines().collect();
+    assert_eq!(lines.len(), 2, "{audit}");
+    assert!(!lines[0].contains("times") && lines[1].contains("\"times\":40"), "{audit}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_board_is_shown_while_the_spool_does_not_answer_with_the_age_of_its_counts() {
+    let (house, state) = (House::open(), tempfile::tempdir().unwrap());
+    let (desk, _at_chair) = desk(&house, state.path());
+    let Answer::Status { status } = desk.answer(NURSE, Some(Request::Status)).await else {
+        panic!("no board")
+    };
+    let counted = status.counts_of;
+    assert!(counted.is_some());
+    // A call that hangs, as one at a disk does.
+    let (let_go, held) = std::sync::mpsc::channel::<()>();
+    let hangs = Arc::clone(&house.shared);
+    tokio::spawn(async move { hangs.spool.tools(move |_| Ok(held.recv().map_err(drop))).await });
+    tokio::task::yield_now().await;
+    house.pass(3600);
+    // A thread that hangs keeps this clock from going on by itself.
+    let waits = || tokio::time::advance(Duration::from_secs(60));
+    let (answer, ()) = tokio::join!(desk.answer(NURSE, Some(Request::Status)), waits());
+    let Answer::Status { status } = answer else { panic!("no board") };
+    assert_eq!(status.counts_of, counted);
+    let (answer, ()) = tokio::join!(desk.answer(NURSE, Some(Request::Gaps)), waits());
+    let Answer::Refused { code, .. } = answer else { panic!("gaps") };
+    assert_eq!(code, RefusalCode::NotNow);
+    drop(let_go);
 }

@@ -273,7 +273,7 @@ impl Day {
         };
         let gateway = self.gateway.as_mut().unwrap();
         let (answer, answered) = oneshot::channel();
-        gateway.seat(SeatRequest { act, answer }).await.unwrap();
+        gateway.seat(SeatRequest { act, claim: seating::Claim::default(), answer }).await.unwrap();
         gateway.write().await.unwrap();
         let told = answered.await.unwrap();
         self.learn();

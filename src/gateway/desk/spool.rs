@@ -15,14 +15,11 @@ impl FrontDesk {
     pub(super) async fn spool(&self, caller: Caller, ask: Ask) -> Answer {
         let act = ask.word();
         if let Err(why) = ask.check() {
-            return self.deny(caller, act, RefusalCode::Malformed, why);
+            return self.deny(caller, act, RefusalCode::Malformed, why).await;
         }
         if ask.is_audited() {
-            let (now, _) = self.shared.clock.now();
             let entry = Entry::Spool { caller, act, about: ask.about() };
-            if let Err(refusal) = self.audit.note(now, &entry) {
-                let error = crate::telemetry::chain(&refusal);
-                tracing::error!(act, error, "the audit record cannot be written; make room on its disk");
+            if !self.note(act, move |audit, now| audit.note(now, &entry)).await {
                 let why = "the audit record cannot be written, and nobody may read or change records without it; make \
                            room on its disk";
                 return refused(RefusalCode::NotNow, why);
@@ -35,7 +32,7 @@ impl FrontDesk {
                 }
                 Answer::Spool { told: Box::new(told) }
             }
-            Err(error) => self.deny(caller, act, RefusalCode::NotNow, crate::telemetry::chain(&error)),
+            Err(error) => self.deny(caller, act, RefusalCode::NotNow, crate::telemetry::chain(&error)).await,
         }
     }
 
