@@ -241,8 +241,17 @@ fn adopt_unnamed(
         let newer = |(store, (_, last)): (&[u8; 16], &(u64, u64))| {
             *store == contents.store.0 && *last > contents.last
         };
-        if !survey(&folder, opener)?.iter().any(newer) {
-            opened.leftover.push(folder);
+        let survey = survey(&folder, opener)?;
+        if !survey.stores.iter().any(newer) {
+            // What another keyring sealed exists nowhere else, for all we know; a rest of a removal is of a store of ours.
+            let ours = |store: &[u8; 16]| {
+                *store == contents.store.0 || contents.volumes.iter().any(|volume| volume.store.0 == *store)
+            };
+            if survey.unopened.iter().all(ours) {
+                opened.leftover.push(folder);
+            } else {
+                tell_unopened(*number);
+            }
             continue;
         }
         let next = contents.last + 1;
@@ -268,6 +277,14 @@ fn adopt_unnamed(
     Ok(())
 }
 
+fn tell_unopened(volume: u64) {
+    tracing::error!(
+        volume,
+        "a volume unknown to the manifest holds records that this keyring does not open, and was left alone; look for \
+         the keyring that sealed them"
+    );
+}
+
 /// Makes the contents of a lost manifest out of the volumes. New records get a new store id: the sequences that the lost manifest
 /// had given out are not known for certain, and no resource id may be given twice.
 fn rebuild(
@@ -284,8 +301,13 @@ fn rebuild(
     let mut found = Vec::new();
     for number in folders {
         contents.next_volume = contents.next_volume.max(number.saturating_add(1));
-        let stores = survey(&home.join(folder_name(*number)), &mut opener)?;
-        found.extend(stores.into_iter().map(|(store, (first, last))| (first, last, *number, StoreId(store))));
+        let survey = survey(&home.join(folder_name(*number)), &mut opener)?;
+        if survey.stores.is_empty() && !survey.unopened.is_empty() {
+            tell_unopened(*number);
+        }
+        found.extend(
+            survey.stores.into_iter().map(|(store, (first, last))| (first, last, *number, StoreId(store))),
+        );
     }
     // A copy has a higher number than what it was copied from and belongs in its place.
     found.sort_by_key(|(first, _, number, _)| (*first, *number));

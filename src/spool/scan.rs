@@ -10,7 +10,7 @@ use crate::spool::manifest::{Digest, VolumeEntry};
 use crate::spool::salvage::{Runs, listed};
 use crate::spool::volume::files;
 use crate::spool::{Sequence, SpoolError, StoreId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -34,6 +34,8 @@ pub(crate) struct Index {
     keys: BTreeMap<[u8; 16], (u64, u64)>,
     /// Of a copy: which sequences it must hold, unless its list is damaged, and how many.
     copied: Option<(Option<Runs>, u64)>,
+    /// Records that are there and that no key opens.
+    sealed: Vec<Sequence>,
 }
 
 /// A place packed into eight bytes, for a volume has many: file (8 bits), offset (40), length (16).
@@ -91,7 +93,14 @@ impl Index {
         let expected = last.saturating_add(1).saturating_sub(first);
         let expected = usize::try_from(expected).unwrap_or(usize::MAX);
         let places = vec![None; expected];
-        let mut index = Self { files: Vec::new(), first, places, keys: BTreeMap::new(), copied: None };
+        let mut index = Self {
+            files: Vec::new(),
+            first,
+            places,
+            keys: BTreeMap::new(),
+            copied: None,
+            sealed: Vec::new(),
+        };
         let mut behind = BTreeMap::new();
         // A frame whose key was destroyed cannot be proved, but it is no loss either.
         let mut unproved = BTreeMap::new();
@@ -105,6 +114,7 @@ impl Index {
                 (Some(_), Proof::KeyGone) => {
                     unproved.insert(offset, (place, header.key));
                 }
+                (Some(_), Proof::Forged) => return,
                 (None, Proof::Authentic)
                     if tail == Tail::Adopt && header.sequence.0 <= last.saturating_add(TAIL) =>
                 {
@@ -120,6 +130,7 @@ impl Index {
             let known = usize::try_from(offset).ok().and_then(|offset| index.places.get_mut(offset));
             if let Some(known @ None) = known {
                 *known = Some(place);
+                index.sealed.push(Sequence(first + offset));
             }
         }
         let mut next = first.max(last.saturating_add(1));
@@ -144,6 +155,11 @@ impl Index {
     /// Records found.
     pub(crate) fn found(&self) -> u64 {
         self.places.iter().flatten().count() as u64
+    }
+
+    /// Records among them that no key of the keyring opens.
+    pub(crate) fn sealed(&self) -> &[Sequence] {
+        &self.sealed
     }
 
     /// Whether nothing is missing.
@@ -204,19 +220,29 @@ impl Index {
     }
 }
 
-/// The stores, and the lowest and highest sequence of each, that a volume holds records of.
-pub(crate) fn survey(
-    folder: &Path,
-    opener: &mut Opener<'_>,
-) -> Result<BTreeMap<[u8; 16], (u64, u64)>, SpoolError> {
-    let mut stores = BTreeMap::new();
-    walk(folder, opener, |header, _, proof| {
-        if proof == Proof::Authentic {
-            let span = stores.entry(header.store.0).or_insert((header.sequence.0, header.sequence.0));
+/// What is in a folder that no manifest describes.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// First and last sequence of each store, as far as they authenticate.
+    pub(crate) stores: BTreeMap<[u8; 16], (u64, u64)>,
+    /// Stores of frames that this keyring does not open.
+    pub(crate) unopened: BTreeSet<[u8; 16]>,
+}
+
+/// Which stores have frames in a folder.
+pub(crate) fn survey(folder: &Path, opener: &mut Opener<'_>) -> Result<Survey, SpoolError> {
+    let mut survey = Survey::default();
+    walk(folder, opener, |header, _, proof| match proof {
+        Proof::Authentic => {
+            let one = (header.sequence.0, header.sequence.0);
+            let span = survey.stores.entry(header.store.0).or_insert(one);
             *span = (span.0.min(header.sequence.0), span.1.max(header.sequence.0));
         }
+        Proof::KeyGone | Proof::Forged => {
+            survey.unopened.insert(header.store.0);
+        }
     })?;
-    Ok(stores)
+    Ok(survey)
 }
 
 /// Length and checksum over all files of a volume, to know again what was closed in order.
@@ -245,6 +271,8 @@ pub(crate) fn digest(folder: &Path) -> io::Result<Digest> {
 pub(crate) enum Proof {
     Authentic,
     KeyGone,
+    /// Its header is whole, and it is damaged or of another keyring.
+    Forged,
 }
 
 /// Shows every frame in the files of a folder, and gives the files.
@@ -294,9 +322,10 @@ pub(crate) fn walk_file(
                     see(&header, start + at as u64, Proof::Authentic);
                     header.frame_length()
                 }
-                Err(FrameFault::KeyGone) => {
+                Err(fault @ (FrameFault::KeyGone | FrameFault::Forged)) => {
+                    let proof = if fault == FrameFault::KeyGone { Proof::KeyGone } else { Proof::Forged };
                     if let Ok(header) = Header::read(here) {
-                        see(&header, start + at as u64, Proof::KeyGone);
+                        see(&header, start + at as u64, proof);
                     }
                     1
                 }

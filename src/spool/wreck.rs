@@ -8,14 +8,14 @@ use crate::disk::Start;
 use crate::model::time::Timestamp;
 use crate::privacy::keyring::DataKeys;
 use crate::spool::disk::{Disk, refusal};
-use crate::spool::frame::Opener;
+use crate::spool::frame::{FrameFault, Header, Opener};
 use crate::spool::letter::{Letter, Refusal};
+use crate::spool::lock::Lock;
 use crate::spool::look::Shelves;
 use crate::spool::manifest::folder_name;
 use crate::spool::scan::{Proof, walk_file};
 use crate::spool::store::SledSpool;
 use crate::spool::tools::Standing;
-use crate::spool::volume::files;
 use crate::spool::{Sequence, SpoolError, StoreId};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -36,7 +36,7 @@ pub struct Wreck {
     frames: BTreeMap<([u8; 16], u64), Spot>,
     /// Frames whose key was destroyed, or that another keyring sealed.
     pub sealed: u64,
-    /// Files that cannot be read at all.
+    /// Files and folders that cannot be read at all.
     pub unreadable: u64,
 }
 
@@ -83,13 +83,13 @@ impl Wreck {
     ) -> Result<Self, SpoolError> {
         let act = "look for records";
         let about = fs::metadata(from).map_err(|source| refusal(act, source))?;
+        let mut wreck = Self::default();
         let paths = match about.is_dir() {
-            true => files(from).map_err(|source| refusal(act, source))?,
+            true => wreck.files(from).map_err(|source| refusal(act, source))?,
             false => vec![from.to_owned()],
         };
         let lengths: Vec<Option<u64>> = paths.iter().map(|path| length(path).ok()).collect();
         let all: u64 = lengths.iter().flatten().sum();
-        let mut wreck = Self::default();
         let (mut opener, mut done, mut sealed) = (Opener::new(keys), 0, BTreeMap::new());
         for (number, (path, length)) in paths.iter().zip(lengths).enumerate() {
             progress(done, all);
@@ -102,15 +102,63 @@ impl Wreck {
                 let place = (header.store.0, header.sequence.0);
                 let spot = Spot { path: number, offset, length: header.frame_length() };
                 match proof {
-                    Proof::Authentic => frames.entry(place).or_insert(spot),
-                    Proof::KeyGone => sealed.entry(place).or_insert(spot),
-                };
+                    Proof::Authentic => _ = frames.entry(place).or_insert(spot),
+                    Proof::KeyGone => _ = sealed.entry(place).or_insert(spot),
+                    Proof::Forged => {}
+                }
             });
             done += length;
         }
         wreck.sealed = sealed.keys().filter(|place| !wreck.frames.contains_key(*place)).count() as u64;
         wreck.paths = paths;
         Ok(wreck)
+    }
+
+    /// All files under a folder. On a broken disk some of it cannot be read, which is counted and keeps nothing from being found
+    /// beside it.
+    fn files(&mut self, folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let kind = entry.as_ref().ok().and_then(|entry| entry.file_type().ok());
+            let (Ok(entry), Some(kind)) = (entry, kind) else {
+                self.unreadable += 1;
+                continue;
+            };
+            if kind.is_dir() {
+                match self.files(&entry.path()) {
+                    Ok(below) => found.extend(below),
+                    Err(_) => self.unreadable += 1,
+                }
+            } else if kind.is_file() {
+                found.push(entry.path());
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Leaves out what is not of the store whose id begins so.
+    pub fn only(&mut self, store: &str) {
+        self.frames.retain(|(id, _), _| format!("{:?}", StoreId(*id)).starts_with(store));
+    }
+
+    /// How many records a new spool has no place for: it can keep one record of each number.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.records().saturating_sub(self.places().len() as u64)
+    }
+
+    /// Which record a new spool gets for each number: of two stores that gave it out, that of the one that began first.
+    fn places(&self) -> BTreeMap<Sequence, (StoreId, Spot)> {
+        let mut places = BTreeMap::new();
+        for (store, numbers) in self.numbers() {
+            for sequence in numbers {
+                if let Some(spot) = self.frames.get(&(store.0, sequence.0)) {
+                    places.entry(sequence).or_insert((store, *spot));
+                }
+            }
+        }
+        places
     }
 
     /// How many records were found.
@@ -178,7 +226,11 @@ impl Wreck {
         for (store, numbers) in self.numbers() {
             for some in numbers.chunks(TURN) {
                 for (sequence, frame) in some.iter().zip(shelves.frames_of(some)?) {
-                    let held = frame.and_then(|frame| opener.authenticate(&frame).ok());
+                    let held = frame.and_then(|frame| match opener.authenticate(&frame) {
+                        // It is here; that nobody can open it is as it was meant.
+                        Err(FrameFault::KeyGone) => Header::read(&frame).ok(),
+                        held => held.ok(),
+                    });
                     match held {
                         Some(header) if header.store == store && header.sequence == *sequence => {
                             plan.here += 1
@@ -200,29 +252,43 @@ impl Wreck {
     pub fn make_spool(&self, home: &Path) -> Result<u64, SpoolError> {
         let (disk, act) = (Disk::default(), "make a spool of what was found");
         disk.act(act, || fs::DirBuilder::new().recursive(true).mode(0o700).create(home))?;
-        let (mut next, mut kept) = (1_u64, 0);
-        let mut number = 1;
-        for (store, numbers) in self.numbers() {
-            let place = |sequence: &Sequence| self.frames.get(&(store.0, sequence.0)).copied();
-            let free = numbers.iter().filter(|sequence| sequence.0 >= next);
-            let ours: Vec<Spot> = free.filter_map(place).collect();
-            for volume in ours.chunks(VOLUME) {
-                let folder = home.join(folder_name(number));
-                disk.act(act, || fs::DirBuilder::new().mode(0o700).create(&folder))?;
-                let mut file = disk.act(act, || disk.own().open(&folder.join("frames"), Start::New))?;
-                for some in volume.chunks(TURN) {
-                    let frames: Vec<Vec<u8>> = some.iter().filter_map(|spot| self.frame(*spot)).collect();
-                    kept += frames.len() as u64;
-                    disk.act(act, || file.write_all(&frames.concat()))?;
-                }
-                disk.act(act, || file.sync())?;
-                disk.sync_folder(act, &folder)?;
-                number += 1;
+        let mut kept = 0;
+        let places: Vec<(StoreId, Spot)> = self.places().into_values().collect();
+        let volumes = places.chunk_by(|(one, _), (other, _)| one == other).flat_map(|run| run.chunks(VOLUME));
+        for (number, volume) in (1..).zip(volumes) {
+            let folder = home.join(folder_name(number));
+            disk.act(act, || fs::DirBuilder::new().mode(0o700).create(&folder))?;
+            let mut file = disk.act(act, || disk.own().open(&folder.join("frames"), Start::New))?;
+            for some in volume.chunks(TURN) {
+                let frames: Vec<Vec<u8>> = some.iter().filter_map(|(_, spot)| self.frame(*spot)).collect();
+                kept += frames.len() as u64;
+                disk.act(act, || file.write_all(&frames.concat()))?;
             }
-            next = next.max(numbers.last().map_or(next, |last| last.0.saturating_add(1)));
+            disk.act(act, || file.sync())?;
+            disk.sync_folder(act, &folder)?;
         }
         disk.sync_folder(act, home)?;
         Ok(kept)
+    }
+}
+
+/// The folder of a new spool, empty and held: no gateway can start there before it is whole.
+#[derive(Debug)]
+pub struct Site {
+    _lock: Lock,
+}
+
+impl Site {
+    /// Makes the folder if there is none, and takes hold of it. `None`: something is in it.
+    ///
+    /// # Errors
+    /// `Busy` when a gateway has it, `Disk` and `Permission`.
+    pub fn take(home: &Path) -> Result<Option<Self>, SpoolError> {
+        let act = "make the folder of a new spool";
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(home).map_err(|it| refusal(act, it))?;
+        let lock = Lock::take(home)?;
+        let mut entries = fs::read_dir(home).map_err(|source| refusal(act, source))?;
+        Ok(entries.next().is_none().then_some(Self { _lock: lock }))
     }
 }
 

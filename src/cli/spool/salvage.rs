@@ -9,9 +9,10 @@ use crate::clock::stamp;
 use crate::config::Settings;
 use crate::disk::Disk;
 use crate::privacy::keyring::Keyring;
-use crate::spool::wreck::{Plan, Stretch, Wreck};
+use crate::spool::wreck::{Plan, Site, Stretch, Wreck};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// Runs of numbers printed for one store.
@@ -25,6 +26,9 @@ pub(super) struct SalvageArgs {
     /// Where to look: the state folder or the spool folder of the broken disk, any folder with files of it, or one file.
     #[arg(long, value_name = "PATH")]
     from: PathBuf,
+    /// Only records of the store whose id begins so.
+    #[arg(long, value_name = "ID")]
+    store: Option<String>,
     /// Do it. Without this it only says what would be done.
     #[arg(long)]
     yes: bool,
@@ -41,10 +45,13 @@ pub(super) fn salvage_into(settings: &Settings, args: &SalvageArgs) -> super::To
     let progress = Progress::new("bytes");
     let wreck = Wreck::search(&args.from, &keyring, &mut |done, all| progress.set(done, all));
     drop(progress);
-    let wreck = wreck.map_err(|error| told(&error))?;
+    let mut wreck = wreck.map_err(|error| told(&error))?;
+    if let Some(store) = &args.store {
+        wreck.only(store);
+    }
     let stretches = wreck.stretches(&keyring);
     drop(keyring);
-    let mut told = Findings { wreck: &wreck, stretches, plan: None, kept: None };
+    let mut told = Findings { wreck: &wreck, stretches, plan: None, kept: None, left_out: 0 };
     if wreck.records() > 0 {
         match Source::stopped(settings, Need::Records)? {
             Source::Stopped { spool: Stopped::Read(mut spool), .. } => {
@@ -55,13 +62,17 @@ pub(super) fn salvage_into(settings: &Settings, args: &SalvageArgs) -> super::To
                 }
             }
             Source::Stopped { .. } | Source::Running { .. } | Source::Nothing => {
+                one_keyring(settings, &found)?;
+                told.left_out = wreck.left_out();
                 if args.yes {
-                    told.kept = Some(make_new(settings, &found, &wreck)?);
+                    let kept = make_new(settings, &found, &wreck)?;
+                    told.left_out = wreck.records().saturating_sub(kept);
+                    told.kept = Some(kept);
                 }
             }
         }
     }
-    let exit = if wreck.records() == 0 { Exit::No } else { Exit::Ok };
+    let exit = if wreck.records() == 0 || told.left_out > 0 { Exit::No } else { Exit::Ok };
     let text = if args.asked.json { super::json(&told.json()) } else { told.text(&args.from, args.yes) };
     Ok((text, exit))
 }
@@ -106,13 +117,15 @@ fn make_new(settings: &Settings, keyring: &Path, wreck: &Wreck) -> Result<u64, T
         (format!("{act} {}: {source}", state_dir.display()), exit)
     };
     if !state_dir.is_dir() {
-        std::fs::create_dir_all(state_dir).map_err(|source| failed("make", source))?;
+        // As the gateway makes it: nobody else has to look into it.
+        let make = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
+        make.map_err(|source| failed("make", source))?;
     }
     owned_by_us(state_dir)?;
     let home = home(settings);
-    let in_the_way = std::fs::read_dir(&home).is_ok_and(|mut entries| entries.next().is_some());
-    if in_the_way {
-        return Err((format!("{} is not empty; move it away first", home.display()), Exit::No));
+    let in_the_way = || (format!("{} is not empty; move it away first", home.display()), Exit::No);
+    if std::fs::read_dir(&home).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(in_the_way());
     }
     note(settings, "spool_salvage", json!({ "into": "a new spool", "found": wreck.records() }))?;
     let ours = state_dir.join("keyring");
@@ -124,7 +137,35 @@ fn make_new(settings: &Settings, keyring: &Path, wreck: &Wreck) -> Result<u64, T
             .replace(&ours, &draft, &bytes)
             .map_err(|source| failed("bring the keyring to", source))?;
     }
+    // Held to the end: a gateway that starts meanwhile would take what is there so far for all of it.
+    let _site = Site::take(&home).map_err(|error| told(&error))?.ok_or_else(in_the_way)?;
     wreck.make_spool(&home).map_err(|error| told(&error))
+}
+
+/// What the found keyring opens, the gateway must be able to open too: it has one keyring.
+fn one_keyring(settings: &Settings, found: &Path) -> Result<(), Trouble> {
+    let ours = settings.gateway.state_dir.join("keyring");
+    let found = found.join("keyring");
+    let read = |path: &Path| std::fs::read(path).map_err(|error| (path.to_owned(), error));
+    let differ = match read(&ours) {
+        Err((_, error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(refused) => Err(refused),
+        Ok(bytes) => read(&found).map(|other| other != bytes),
+    };
+    match differ {
+        Ok(false) => Ok(()),
+        Ok(true) => {
+            let text = format!(
+                "{} is another keyring than {}, which opens these records; the gateway would not open them: name an empty \
+                 state folder in a configuration of its own, or move {} away too",
+                ours.display(),
+                found.display(),
+                ours.display()
+            );
+            Err((text, Exit::No))
+        }
+        Err((path, error)) => Err((format!("read {}: {error}", path.display()), Exit::Disk)),
+    }
 }
 
 fn note(settings: &Settings, act: &'static str, about: Value) -> Result<(), Trouble> {
@@ -144,6 +185,8 @@ struct Findings<'a> {
     plan: Option<Plan>,
     /// What was taken back, or put into a new spool.
     kept: Option<u64>,
+    /// What a new spool does not get.
+    left_out: u64,
 }
 
 impl Findings<'_> {
@@ -168,7 +211,7 @@ impl Findings<'_> {
             let _ = writeln!(text, "  {} more no key of this keyring opens", spaced(self.wreck.sealed));
         }
         if self.wreck.unreadable > 0 {
-            let _ = writeln!(text, "! {} files cannot be read", spaced(self.wreck.unreadable));
+            let _ = writeln!(text, "! {} files or folders cannot be read", spaced(self.wreck.unreadable));
         }
         if self.wreck.records() == 0 {
             return text;
@@ -206,6 +249,15 @@ impl Findings<'_> {
             }
             (None, None) => text.push_str("there is no spool here yet; they can be made into one\n"),
         }
+        if self.left_out > 0 {
+            let _ = writeln!(
+                text,
+                "! {} are left out: their numbers belong to records of another store, or they could not be read. Keep this \
+                 disk, and put them into a spool of their own: --store ID, with a configuration that names an empty state \
+                 folder",
+                spaced(self.left_out)
+            );
+        }
         if !yes {
             text.push_str("nothing was changed; --yes does it. Sending what a receiver already has changes nothing there\n");
         }
@@ -231,6 +283,7 @@ impl Findings<'_> {
             "missing": self.plan.as_ref().map(|plan| plan.missing.len()),
             "foreign": self.plan.as_ref().map(|plan| plan.foreign),
             "kept": self.kept,
+            "left_out": self.left_out,
         })
     }
 }

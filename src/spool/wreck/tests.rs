@@ -4,6 +4,7 @@ use super::*;
 use crate::spool::store::Options;
 use crate::spool::testing::{Keys, at, record, upstream};
 use crate::spool::tools::{Look, Wanted};
+use crate::spool::volume::files;
 use crate::spool::{BatchLimit, Lane, Spool, Stored, Verdict};
 use chairside_drivers::kit::time::Tick;
 use std::sync::Arc;
@@ -129,4 +130,64 @@ fn a_single_file_is_searched_like_a_folder_and_what_is_not_there_is_named() {
     assert_eq!(ward.search("old/volume-00000001/db").records(), 40);
     let gone = Wreck::search(&ward.path("gone"), &*ward.keys, &mut |_, _| {});
     assert!(matches!(gone, Err(SpoolError::Disk { act: "look for records", .. })));
+}
+
+#[test]
+fn of_two_stores_that_gave_out_the_same_numbers_only_what_is_really_taken_is_left_out_and_counted() {
+    let ward = Ward::new();
+    ward.fill("both/one");
+    ward.fill("both/two");
+    // What the first one lacks in its middle is the second one's.
+    fs::remove_dir_all(ward.path("both/one/volume-00000002")).unwrap();
+    let one = ward.search("both/one").stretches(&*ward.keys)[0].store;
+    let mut wreck = ward.search("both");
+    assert_eq!(wreck.records(), 200);
+    let first = wreck.stretches(&*ward.keys)[0].store;
+    let (left_out, of_one) = if first == one { (80, 80) } else { (80, 0) };
+    assert_eq!(wreck.left_out(), left_out);
+    assert_eq!(wreck.make_spool(&ward.path("new")).unwrap(), 120);
+    let mut spool = ward.open("new");
+    let again = lease(&mut spool);
+    assert_eq!(again.len(), 120);
+    assert_eq!(again.iter().filter(|stored| stored.store == one).count(), of_one);
+    wreck.only(&format!("{one:?}"));
+    assert_eq!((wreck.records(), wreck.left_out()), (80, 0));
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_is_counted_and_hides_nothing_beside_it() {
+    let ward = Ward::new();
+    ward.fill("disk/spool");
+    // Deeper than any path may be long; made in two halves, as one alone cannot be.
+    let half = |name: &str| (0..12).fold(ward.path(name), |path, _| path.join("x".repeat(200)));
+    fs::create_dir_all(half("disk/above")).unwrap();
+    fs::create_dir_all(half("below")).unwrap();
+    fs::rename(ward.path("below"), half("disk/above").join("below")).unwrap();
+    let wreck = ward.search("disk");
+    assert_eq!((wreck.records(), wreck.unreadable), (120, 1));
+}
+
+#[test]
+fn no_gateway_starts_where_a_new_spool_is_being_made() {
+    let ward = Ward::new();
+    let site = Site::take(&ward.path("new")).unwrap();
+    assert!(site.is_some());
+    let options = Options::new(1 << 30);
+    let started = SledSpool::open(&ward.path("new"), ward.keys.clone(), &[], options, at(0));
+    assert!(matches!(started, Err(SpoolError::Busy(_))));
+    drop(site);
+    ward.fill("new");
+    assert!(Site::take(&ward.path("new")).unwrap().is_none());
+}
+
+#[test]
+fn a_record_whose_key_this_spool_destroyed_is_here_and_not_missing() {
+    use crate::spool::testing::{record_of, treatment};
+    let ward = Ward::new();
+    let mut spool = ward.open("ours");
+    spool.append(&[record(1), record_of(treatment(3), 2)]).unwrap();
+    let wreck = ward.search("ours");
+    ward.keys.destroy(treatment(3).into());
+    let plan = wreck.compare(&mut spool).unwrap();
+    assert_eq!((plan.here, plan.missing, plan.foreign), (2, Vec::new(), 0));
 }
