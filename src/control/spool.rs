@@ -113,6 +113,9 @@ pub struct Holdings {
     pub set_aside: Vec<Incomplete>,
     /// Upstreams in the configuration.
     pub upstreams: Vec<Outbox>,
+    /// The last records of a gateway that was cut off are not among them: without the keyring nobody can prove them.
+    #[serde(default)]
+    pub at_least: bool,
 }
 
 /// A volume that was not complete.
@@ -213,6 +216,16 @@ impl Ask {
         !matches!(self, Self::Status)
     }
 
+    /// Whether it begins something, and is not the next page of it.
+    #[must_use]
+    pub const fn is_first_page(&self) -> bool {
+        match self {
+            Self::Status | Self::Record { .. } => true,
+            Self::Inspect { after, .. } => *after == 0,
+            Self::Letters(wish) | Self::Replay(wish) | Self::Discard(wish) => wish.after.is_none(),
+        }
+    }
+
     /// What was asked, for the audit record. Only what is a name, a number or a time gets this far: see [`Ask::check`].
     #[must_use]
     pub fn about(&self) -> Value {
@@ -247,7 +260,7 @@ impl Ask {
                          clock_step, evicted and correction",
                     );
                 }
-                if choice.day.as_ref().is_some_and(|day| day.parse::<jiff::civil::Date>().is_err()) {
+                if choice.day.as_ref().is_some_and(|day| !is_day(day)) {
                     return Err("this is no day; write it as 2027-01-15");
                 }
                 let hex = |id: &String| {
@@ -272,6 +285,11 @@ impl Ask {
     }
 }
 
+/// Whether this is a day in the one form that records are compared with; in any other none would fit, and a birthday could pass.
+fn is_day(text: &str) -> bool {
+    text.parse::<jiff::civil::Date>().is_ok_and(|day| day.to_string() == text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,7 +299,8 @@ mod tests {
         for choice in [
             Choice { kind: Some("4711".to_owned()), ..Choice::default() },
             Choice { chair: Some("Müster, Anna".to_owned()), ..Choice::default() },
-            Choice { day: Some("19430211".to_owned() + "x"), ..Choice::default() },
+            Choice { day: Some("19430211".to_owned()), ..Choice::default() },
+            Choice { day: Some("2027-01-15T08:00".to_owned()), ..Choice::default() },
             Choice { treatment: Some("KV-4711".to_owned()), ..Choice::default() },
         ] {
             let why = Ask::Inspect { after: 0, choice, lines: 0 }.check().unwrap_err();

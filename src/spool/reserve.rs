@@ -6,7 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-const NAME: &str = "reserve";
+pub(super) const NAME: &str = "reserve";
 
 /// Enough for some copied volumes and a new one.
 const BYTES: u64 = 16 * 1024 * 1024;

@@ -9,14 +9,15 @@ use crate::spool::lock::Lock;
 use crate::spool::look::{self, Shelves};
 use crate::spool::manifest::{Contents, Found, VolumeEntry, read};
 use crate::spool::opening::volume_folders;
+use crate::spool::room::LEFT_FREE;
 use crate::spool::scan::{Index, Tail};
 use crate::spool::settlement::Settlement;
-use crate::spool::slots;
 use crate::spool::space::Space;
 use crate::spool::tools::{self, Letters, Look, Page, Place, Standing, Wanted};
 use crate::spool::volume::files;
 use crate::spool::wreck::{Plan, Wreck};
 use crate::spool::{Sequence, SpoolError, SpoolStatus, StoreId};
+use crate::spool::{reserve, slots};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,9 +64,10 @@ impl StoppedSpool {
     /// # Errors
     /// `Busy` while a gateway runs, `Format`, `Permission`, `Disk`, and `Engine` without a manifest.
     pub fn open(home: &Path, keys: Arc<dyn DataKeys>) -> Result<Option<Self>, SpoolError> {
-        if !home.is_dir() {
-            return Ok(None);
-        }
+        match fs::metadata(home) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            about => about.map_err(|source| refusal(ACT, source))?,
+        };
         let lock = Lock::take(home)?;
         let mut contents = match read(home)? {
             Found::Manifest(contents, _) => contents,
@@ -103,9 +105,10 @@ impl StoppedSpool {
     pub fn status(&self, max_bytes: u64) -> Result<SpoolStatus, SpoolError> {
         let volumes = &self.contents.volumes;
         let held = |volume: &VolumeEntry| volume.set_aside.unwrap_or_else(|| volume.records());
-        let bytes = used(&self.home);
+        // As the running spool counts it: what is taken ahead is given back when the room is needed.
+        let bytes = used(&self.home).saturating_sub(used(&self.home.join(reserve::NAME)));
         let last = Sequence(self.contents.last);
-        let free = free(&self.home).map_err(|source| refusal(ACT, source))?;
+        let free = free(&self.home).map_err(|source| refusal(ACT, source))?.saturating_sub(LEFT_FREE);
         let counts = self.settlement.ledgers().map(|(name, ledger)| (name.clone(), ledger.counts()));
         Ok(SpoolStatus {
             last: self.contents.last,
@@ -117,6 +120,12 @@ impl StoppedSpool {
             slots: slots::load(&self.home, last).map(|slots| slots.shown()).unwrap_or_default(),
             upstreams: counts.collect(),
         })
+    }
+
+    /// Whether the last process ended in order. If not, its last records are counted only with their keys.
+    #[must_use]
+    pub const fn was_closed(&self) -> bool {
+        self.contents.closed
     }
 
     /// What it holds of a wreck, and what it could take back.
@@ -140,7 +149,8 @@ fn scan(home: &Path, volume: &VolumeEntry, tail: Tail, opener: &mut Opener<'_>) 
     Index::of(home, volume, tail, opener)
 }
 
-fn copy_settlements(home: &Path, copy: &Path) -> std::io::Result<()> {
+/// Copies the settlements, which opening them in place would write to.
+pub(super) fn copy_settlements(home: &Path, copy: &Path) -> std::io::Result<()> {
     let store = home.join("settlement");
     if !store.is_dir() {
         return Ok(());
@@ -241,6 +251,7 @@ mod tests {
             };
             let running = ask(&mut spool);
             let counts = spool.status().upstreams[0].1;
+            let space = spool.status().space;
             if in_order {
                 spool.close().unwrap();
             }
@@ -253,6 +264,7 @@ mod tests {
                 (status.last, status.records, status.upstreams[0].1.refused),
                 (25, 25, counts.refused)
             );
+            assert_eq!((status.space.percent(), status.space.level()), (space.percent(), space.level()));
             drop(stopped);
             assert_eq!(bytes_of(home.path()), before);
         }

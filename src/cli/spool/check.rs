@@ -1,7 +1,7 @@
 //! `chairside spool verify`: holds the spool of a stopped gateway against what it must hold.
 
 use super::progress::Progress;
-use super::source::{home, load, told};
+use super::source::{home, is_there, load, nothing_at, told};
 use super::{Asked, Told};
 use crate::cli::Exit;
 use crate::config::Settings;
@@ -17,11 +17,8 @@ pub(super) fn check(asked: &Asked) -> Told {
 
 pub(super) fn check_spool(settings: &Settings, json: bool) -> Told {
     let home = home(settings);
-    if !home.is_dir() {
-        return Err((
-            format!("there is no spool at {}: the gateway has not run yet", home.display()),
-            Exit::No,
-        ));
+    if !is_there(&home)? {
+        return Err(nothing_at(&home));
     }
     let keyring = Keyring::open_for_reading(&settings.gateway.state_dir, &settings.root_key)
         .map_err(|error| (crate::telemetry::chain(&error), error.exit()))?;
@@ -41,8 +38,12 @@ fn check_text(home: &Path, found: &Verification) -> String {
         text.push_str("  the next start makes a new one from them, under a new store id\n");
         return text;
     }
-    for VolumeCheck { volume, expected, found, behind, set_aside } in &found.volumes {
-        let _ = write!(text, "  {volume}: {found} of {expected} records authenticate");
+    for VolumeCheck { volume, expected, found, sealed, behind, set_aside, .. } in &found.volumes {
+        let authentic = found.saturating_sub(*sealed);
+        let _ = write!(text, "  {volume}: {authentic} of {expected} records authenticate");
+        if *sealed > 0 {
+            let _ = write!(text, ", {sealed} cannot be opened by this keyring");
+        }
         if *behind > 0 {
             let _ = write!(text, ", {behind} more that nobody was told of");
         }
@@ -63,7 +64,16 @@ fn check_text(home: &Path, found: &Verification) -> String {
         text.push_str("  the gateway did not stop in order; the next start checks the newest volume\n");
     }
     let missing: u64 = found.volumes.iter().map(|v| v.expected.saturating_sub(v.found)).sum();
+    let unsent: u64 = found.volumes.iter().map(|volume| volume.unsent).sum();
+    if unsent > 0 {
+        let _ = writeln!(
+            text,
+            "  {unsent} records that no key opens are not sent yet: if no patient was forgotten, this keyring is older than \
+             they are; bring the right one before the gateway starts, which gives them up"
+        );
+    }
     let _ = match missing {
+        0 if unsent > 0 => writeln!(text, "  all are there up to record {}", found.last),
         0 => writeln!(text, "  complete up to record {}", found.last),
         missing => writeln!(text, "  {missing} records are missing or damaged; keep a copy of this folder"),
     };
@@ -76,6 +86,8 @@ fn check_json(found: &Verification) -> Value {
             "volume": check.volume,
             "expected": check.expected,
             "found": check.found,
+            "sealed": check.sealed,
+            "sealed_unsent": check.unsent,
             "behind": check.behind,
             "set_aside": check.set_aside,
         })

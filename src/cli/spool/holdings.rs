@@ -20,7 +20,7 @@ pub(super) fn show(asked: &Asked) -> Told {
 }
 
 fn text(holdings: &Holdings, running: bool) -> String {
-    let Holdings { last, records, bytes, max_bytes, percent, level, volumes, set_aside, upstreams } =
+    let Holdings { last, records, bytes, max_bytes, percent, level, volumes, set_aside, upstreams, at_least } =
         holdings;
     let mut text = format!(
         "{} records in {volumes} volumes; the last one is number {}{}\n",
@@ -34,6 +34,11 @@ fn text(holdings: &Holdings, running: bool) -> String {
         spaced(bytes.div_ceil(1_000_000)),
         spaced(max_bytes / 1_000_000)
     );
+    if *at_least {
+        text.push_str(
+            "! at least: the gateway was cut off, and without its keyring what it wrote last cannot be counted\n",
+        );
+    }
     for Incomplete { volume, expected, found } in set_aside {
         let _ = writeln!(text, "! {volume} is incomplete and was set aside: {found} of {expected} records");
     }

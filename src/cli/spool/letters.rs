@@ -238,7 +238,8 @@ fn counted(
 fn send_again(source: &mut Source, meant: &Meant, json: bool) -> super::Told {
     let running = matches!(source, Source::Running { .. });
     let counts = counted(source, meant, Ask::Replay)?;
-    let exit = if counts.values().all(|count| *count == 0) { Exit::No } else { Exit::Ok };
+    let put_back = counts.get("put_back").copied().unwrap_or(0);
+    let exit = if put_back == 0 { Exit::No } else { Exit::Ok };
     if json {
         return Ok((super::json(&counts), exit));
     }

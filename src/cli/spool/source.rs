@@ -14,6 +14,7 @@ use crate::spool::stopped::{NoKeys, StoppedSpool};
 use crate::spool::store::{Options, SledSpool};
 use crate::spool::{Spool, SpoolError, SpoolStatus};
 use crate::telemetry::chain;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,8 +41,10 @@ pub(super) enum Source {
         status: SpoolStatus,
         settings: Box<Settings>,
         audit: Option<Audit>,
+        /// Its last records could not be proved to be there: see [`Holdings::at_least`](crate::control::spool::Holdings).
+        at_least: bool,
     },
-    /// No gateway ever ran here.
+    /// There is no spool here.
     Nothing,
 }
 
@@ -60,7 +63,13 @@ impl Source {
             .build()
             .map_err(|refusal| (format!("start the runtime: {refusal}"), Exit::Fault))?;
         match runtime.block_on(client::spool(&socket, Ask::Status)) {
-            Err(AskError::NotRunning(_)) => Self::stopped(&load(&config.path)?, need),
+            Err(AskError::NotRunning(_)) => {
+                let settings = load(&config.path)?;
+                match Self::stopped(&settings, need)? {
+                    Self::Nothing => Err(nothing_at(&home(&settings))),
+                    found => Ok(found),
+                }
+            }
             Err(refusal) => Err((chain(&refusal), refusal.exit())),
             Ok(_) => Ok(Self::Running { socket, runtime }),
         }
@@ -69,12 +78,22 @@ impl Source {
     pub(super) fn stopped(settings: &Settings, need: Need) -> Result<Self, Trouble> {
         let state_dir = &settings.gateway.state_dir;
         let home = home(settings);
-        if !home.is_dir() {
+        if !is_there(&home)? {
             return Ok(Self::Nothing);
         }
+        let mut at_least = false;
         let read = |keys| StoppedSpool::open(&home, keys).map_err(|error| told(&error));
         let spool = match need {
-            Need::Numbers => read(Arc::new(NoKeys))?.map(|spool| Stopped::Read(Box::new(spool))),
+            // Numbers need no key, except where the gateway was cut off: what it wrote last has to be proved.
+            Need::Numbers => match Keyring::open_for_reading(state_dir, &settings.root_key) {
+                Ok(keyring) => read(Arc::new(keyring))?,
+                Err(_) => {
+                    let spool = read(Arc::new(NoKeys))?;
+                    at_least = spool.as_ref().is_some_and(|spool| !spool.was_closed());
+                    spool
+                }
+            }
+            .map(|spool| Stopped::Read(Box::new(spool))),
             Need::Records => {
                 let keyring = Keyring::open_for_reading(state_dir, &settings.root_key)
                     .map_err(|error| (chain(&error), error.exit()))?;
@@ -91,7 +110,7 @@ impl Source {
             Need::Numbers => None,
             Need::Records | Need::Change => Some(audit(state_dir)?),
         };
-        Ok(Self::Stopped { spool, status, settings: Box::new(settings.clone()), audit })
+        Ok(Self::Stopped { spool, status, settings: Box::new(settings.clone()), audit, at_least })
     }
 
     /// Asks. `None`: there is nothing to ask yet.
@@ -106,9 +125,11 @@ impl Source {
                 }
                 Err(refusal) => Err((chain(&refusal), refusal.exit())),
             },
-            Self::Stopped { spool, status, settings, audit } => {
+            Self::Stopped { spool, status, settings, audit, at_least } => {
                 ask.check().map_err(|why| (why.to_owned(), Exit::Usage))?;
-                if let Some(audit) = audit.as_ref().filter(|_| ask.is_audited()) {
+                // Once for all its pages: the audit record is never evicted.
+                let noted = ask.is_audited() && ask.is_first_page();
+                if let Some(audit) = audit.as_ref().filter(|_| noted) {
                     let caller = Caller { uid: Some(rustix::process::getuid().as_raw()) };
                     let entry = Entry::Spool { caller, act: ask.word(), about: ask.about() };
                     let now = now(&settings.gateway.state_dir);
@@ -119,7 +140,11 @@ impl Source {
                     Stopped::Read(spool) => answer_looking(spool.as_mut(), status, ask, zone),
                     Stopped::Open(spool) => answer(spool.as_mut(), status, ask, zone).map(Some),
                 };
-                told.map_err(|error| self::told(&error))
+                let mut told = told.map_err(|error| self::told(&error))?;
+                if let Some(Told::Status(holdings)) = &mut told {
+                    holdings.at_least = *at_least;
+                }
+                Ok(told)
             }
             Self::Nothing => Ok(None),
         }
@@ -144,6 +169,29 @@ pub(super) fn load(path: &Path) -> Result<Settings, Trouble> {
 /// The folder of the spool.
 pub(super) fn home(settings: &Settings) -> PathBuf {
     settings.gateway.state_dir.join("spool")
+}
+
+/// Whether there is a spool. What may not be looked at is not taken for nothing.
+pub(super) fn is_there(home: &Path) -> Result<bool, Trouble> {
+    match std::fs::metadata(home) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => {
+            let denied = error.kind() == ErrorKind::PermissionDenied;
+            let exit = if denied { Exit::NotPermitted } else { Exit::Disk };
+            let remedy = if denied { ": run this as the gateway's own user" } else { "" };
+            Err((format!("look at the spool in {}: {error}{remedy}", home.display()), exit))
+        }
+    }
+}
+
+/// What to say where there is none.
+pub(super) fn nothing_at(home: &Path) -> Trouble {
+    let text = format!(
+        "there is no spool at {}: the gateway has not run yet, or the disk that `state_dir` names is not there",
+        home.display()
+    );
+    (text, Exit::No)
 }
 
 /// What to say of an error, and how to end.

@@ -249,3 +249,102 @@ fn what_this_spool_has_lost_comes_back_from_another_disk() {
     assert_eq!((counts.lost, counts.records()), (0, 20));
     assert!(counts.waiting >= 13, "{counts:?}");
 }
+
+#[test]
+fn what_is_not_there_and_what_may_not_be_looked_at_are_not_told_as_an_empty_spool() {
+    let clinic = Clinic::new();
+    let ask = |clinic: &Clinic| {
+        [
+            clinic.run("", holdings::show),
+            clinic.run("--json", holdings::show),
+            clinic.run::<InspectArgs>("", look::inspect),
+            clinic.run::<LettersArgs>("", letters::letters),
+            clinic.run::<ReplayArgs>("", letters::replay),
+            check::check_spool(&clinic.settings, false),
+        ]
+    };
+    fs::remove_dir_all(home(&clinic.settings)).unwrap();
+    for told in ask(&clinic) {
+        let (text, exit) = told.unwrap_err();
+        assert_eq!(exit, Exit::No, "{text}");
+        assert!(text.contains("there is no spool at"), "{text}");
+    }
+    // A file in the place of the state folder: no way to look whether there is a spool.
+    let state = &clinic.settings.gateway.state_dir;
+    fs::remove_dir_all(state).unwrap();
+    fs::write(state, "").unwrap();
+    for told in ask(&clinic) {
+        let (text, exit) = told.unwrap_err();
+        assert_eq!(exit, Exit::Disk, "{text}");
+        assert!(text.contains("look at the spool in"), "{text}");
+    }
+}
+
+#[test]
+fn another_keyring_in_the_way_is_named_before_anything_is_made_that_it_does_not_open() {
+    let (old, new) = (Clinic::new(), Clinic::new());
+    let state = &new.settings.gateway.state_dir;
+    fs::remove_dir_all(home(&new.settings)).unwrap();
+    fs::copy(old.settings.gateway.state_dir.join("root.key"), state.join("root.key")).unwrap();
+    for yes in ["", " --yes"] {
+        let words = format!("--from {}{yes}", old.settings.gateway.state_dir.display());
+        let (text, exit) = new.run::<SalvageArgs>(&words, salvage::salvage).unwrap_err();
+        assert_eq!(exit, Exit::No, "{text}");
+        assert!(text.contains("is another keyring than"), "{text}");
+    }
+    assert!(!home(&new.settings).exists());
+}
+
+#[test]
+fn what_another_keyring_sealed_is_left_alone_however_often_the_gateway_starts() {
+    let (old, new) = (Clinic::new(), Clinic::new());
+    let copy = home(&new.settings).join("volume-00000009");
+    fs::rename(home(&old.settings).join("volume-00000001"), &copy).unwrap();
+    for lost in [true, false, false] {
+        if lost {
+            fs::remove_file(home(&new.settings).join("manifest")).unwrap();
+        }
+        let mut spool = new.open(Absent::Refuse);
+        spool.append(&[record(99)]).unwrap();
+        spool.close().unwrap();
+        assert!(copy.join("db").exists(), "the only copy of what was salvaged was removed");
+    }
+}
+
+#[test]
+fn pages_of_one_question_are_one_entry_of_the_audit_record() {
+    let clinic = Clinic::new();
+    let mut spool = clinic.open(Absent::Refuse);
+    spool.append(&(21..=600).map(record).collect::<Vec<_>>()).unwrap();
+    spool.close().unwrap();
+    drop(spool);
+    let (text, _) = clinic.run::<InspectArgs>("", look::inspect).unwrap();
+    assert!(text.starts_with("600 records"), "{text}");
+    assert_eq!(clinic.audit().matches("spool_inspect").count(), 1);
+}
+
+#[test]
+fn the_last_records_of_a_gateway_that_was_cut_off_are_counted_or_told_as_at_least() {
+    let clinic = Clinic::new();
+    let mut spool = clinic.open(Absent::Refuse);
+    // Told to the manifest at once is the first of a volume; the ones behind it only later.
+    spool.append(&[record(21)]).unwrap();
+    let manifest = fs::read(home(&clinic.settings).join("manifest")).unwrap();
+    spool.append(&(22..=30).map(record).collect::<Vec<_>>()).unwrap();
+    drop(spool);
+    fs::write(home(&clinic.settings).join("manifest"), manifest).unwrap();
+    let (text, _) = clinic.run("", holdings::show).unwrap();
+    assert!(text.starts_with("30 records") && !text.contains("at least"), "{text}");
+    fs::rename(
+        clinic.settings.gateway.state_dir.join("keyring"),
+        clinic.settings.gateway.state_dir.join("away"),
+    )
+    .unwrap();
+    let (text, _) = clinic.run("", holdings::show).unwrap();
+    assert!(
+        !text.starts_with("30 records") && text.contains("! at least: the gateway was cut off"),
+        "{text}"
+    );
+    let (text, _) = clinic.run("--json", holdings::show).unwrap();
+    assert_eq!(parsed(&text)["at_least"], json!(true));
+}

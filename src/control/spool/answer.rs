@@ -113,7 +113,11 @@ fn record(sequence: u64, found: &Found) -> Value {
         let state = match (standing, refusal) {
             (Standing::Settled, Some(refusal)) if refusal.is_whole() => "refused",
             (Standing::Settled, Some(_)) => "delivered, parts refused",
-            (Standing::Settled, None) => "delivered, or not asked for by its `send`",
+            (Standing::Settled, None) => match found.content {
+                Content::Record(_) => "settled: delivered, not asked for, or given up; only sums are kept",
+                Content::Erased => "settled: delivered before its key was destroyed, or erased",
+                Content::Lost => "settled: delivered before it was lost, or lost",
+            },
             (standing, _) => word(*standing),
         };
         let refusal = refusal.map(|refusal| {
@@ -170,6 +174,7 @@ impl From<&SpoolStatus> for Holdings {
             volumes: status.volumes,
             set_aside: status.set_aside.iter().map(incomplete).collect(),
             upstreams: status.upstreams.iter().map(outbox).collect(),
+            at_least: false,
         }
     }
 }
