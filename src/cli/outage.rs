@@ -103,10 +103,13 @@ fn tell(report: &Report, json: bool) -> Exit {
 
 const fn exit_of(error: &RehearsalError) -> Exit {
     match error {
-        RehearsalError::NoChairs(_) | RehearsalError::NoState(_) | RehearsalError::NoRoom { .. } => {
-            Exit::NotReady
-        }
-        RehearsalError::Interrupted => Exit::No,
+        RehearsalError::NoChairs(_)
+        | RehearsalError::NoState(_)
+        | RehearsalError::NoRoom { .. }
+        | RehearsalError::NoMemory { .. }
+        | RehearsalError::Running(_)
+        | RehearsalError::Crowded
+        | RehearsalError::Interrupted => Exit::NotReady,
         RehearsalError::Folder { .. } => Exit::Disk,
         RehearsalError::Spool(refusal) => refusal.exit(),
         RehearsalError::Play(_)
@@ -146,14 +149,16 @@ impl Bar {
     }
 }
 
-/// Completes at the first Ctrl-C or SIGTERM.
+/// Completes at the first Ctrl-C or SIGTERM, or when the terminal goes.
 fn told_to_stop() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
         }
     })
 }

@@ -34,6 +34,8 @@ pub(super) fn run(args: RunArgs) -> Exit {
             Ok(shutdown) => shutdown,
             Err(refusal) => return complain(&format!("listen for signals: {refusal}"), Exit::Fault),
         };
+        // What a rehearsal left that was killed takes room from the spool.
+        let _ = crate::sim::outage::sweep(&settings.gateway.state_dir);
         let options = RunOptions { notify: Notify::ServiceManager, ..RunOptions::default() };
         match gateway::run(settings, options, shutdown).await {
             Ok(()) => Exit::Ok,

@@ -45,6 +45,8 @@ pub mod whereabouts;
 pub mod wreck;
 mod writing;
 
+pub(crate) use room::LEFT_FREE;
+
 use crate::exit::Exit;
 use crate::model::name::{ChairName, UpstreamName};
 use crate::model::time::Timestamp;

@@ -18,7 +18,7 @@ pub(super) const SEGMENT: u64 = 512 * 1024;
 const RESERVE: u64 = 40;
 
 /// Bytes of the file system that are left to others, and to the settlement of what is stored.
-pub(super) const LEFT_FREE: u64 = 16 * 1024 * 1024;
+pub(crate) const LEFT_FREE: u64 = 16 * 1024 * 1024;
 
 /// The files are looked at again after this many appends.
 const APPENDS: u32 = 16;

@@ -82,6 +82,21 @@ impl Space {
         }
     }
 
+    /// Bytes of the file system that something else may take for a while without anything changing for this spool, which takes `used`
+    /// of its `max_bytes` and has `free` left for it: its level stays, and one that refuses or evicts lends nothing.
+    #[must_use]
+    pub fn lendable(used: u64, max_bytes: u64, free: u64) -> u64 {
+        let bound = match Self::of(used, max_bytes, free).level() {
+            Level::Normal => WARN,
+            Level::Warn => REFUSE,
+            Level::Refuse | Level::Evict => return 0,
+        };
+        // The least that must be free for `used` to round up to less than the bound.
+        let needed =
+            (u128::from(used) * 100).div_ceil(u128::from(bound - 1)).saturating_sub(u128::from(used));
+        free.saturating_sub(u64::try_from(needed).unwrap_or(u64::MAX))
+    }
+
     /// The same room with this much more in it.
     #[must_use]
     pub(crate) fn with(self, bytes: u64) -> Self {
@@ -107,6 +122,21 @@ mod tests {
             use Level::{Evict, Normal, Refuse, Warn};
             [Normal, Normal, Warn, Warn, Refuse, Refuse, Evict, Evict]
         });
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_lent_changes_no_level_and_a_little_more_would(used in 0_u64..1_000, max in 1_u64..2_000, free in 0_u64..2_000) {
+            let level = |free| Space::of(used, max, free).level();
+            let lent = Space::lendable(used, max, free);
+            assert!(lent <= free);
+            if lent > 0 {
+                assert_eq!(level(free - lent), level(free));
+            }
+            if level(free) < Level::Refuse && lent < free && max >= used + free {
+                assert!(level(free - lent - 1) > level(free), "{lent} of {free} beside {used}");
+            }
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod shadow;
 pub mod tally;
 pub mod ward;
 
-pub use rehearsal::rehearse;
+pub use rehearsal::{rehearse, sweep};
 
 use crate::privacy::keyring::KeyringError;
 use crate::sim::pki::PkiError;
@@ -71,6 +71,21 @@ pub enum RehearsalError {
         /// What fits.
         hours: f64,
     },
+    /// Two would lend the same space twice.
+    #[error("another rehearsal runs in {}; wait for its end", .0.display())]
+    Running(PathBuf),
+    /// The marks of what came would take too much memory beside the live gateway.
+    #[error(
+        "so many readings cannot be told apart in the memory that a rehearsal may take beside the gateway; rehearse at most \
+         {hours:.1} hours"
+    )]
+    NoMemory {
+        /// What fits.
+        hours: f64,
+    },
+    /// Others, or the live spool, filled the disk meanwhile.
+    #[error("the disk became too full for the live spool, so the rehearsal was ended")]
+    Crowded,
     /// The folder, or a file in it.
     #[error("make or remove {}", path.display())]
     Folder {

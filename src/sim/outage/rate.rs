@@ -2,7 +2,7 @@
 
 use crate::config::settings::Settings;
 use crate::spool::space::Space;
-use crate::spool::{SpoolError, pace};
+use crate::spool::{LEFT_FREE, SpoolError, pace};
 use serde::Serialize;
 use std::io;
 use std::path::Path;
@@ -76,16 +76,40 @@ impl Rate {
     }
 }
 
-/// The room that an outage that begins now would find: what the live spool may still take, and what the disk has.
-///
-/// # Errors
-/// What the operating system says about the disk.
-pub fn room(settings: &Settings) -> io::Result<(Space, u64)> {
-    let state = &settings.gateway.state_dir;
-    let about = rustix::fs::statvfs(state)?;
-    let free = about.f_bavail.saturating_mul(about.f_frsize);
-    let used = used(&state.join("spool"));
-    Ok((Space::of(used, settings.spool.max_bytes, free), free))
+/// How the disk of the live spool stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Disk {
+    used: u64,
+    max_bytes: u64,
+    free: u64,
+}
+
+impl Disk {
+    /// Looks at it.
+    ///
+    /// # Errors
+    /// What the operating system says about the disk.
+    pub(super) fn look(settings: &Settings) -> io::Result<Self> {
+        let state = &settings.gateway.state_dir;
+        let about = rustix::fs::statvfs(state)?;
+        let free = about.f_bavail.saturating_mul(about.f_frsize).saturating_sub(LEFT_FREE);
+        Ok(Self { used: taken(&state.join("spool")), max_bytes: settings.spool.max_bytes, free })
+    }
+
+    /// The room that an outage that begins now would find.
+    pub(super) fn space(self) -> Space {
+        Space::of(self.used, self.max_bytes, self.free)
+    }
+
+    /// Bytes that a rehearsal may take: at most half of what is free, and never so much that the live spool would change its ways.
+    pub(super) fn lendable(self) -> u64 {
+        Space::lendable(self.used, self.max_bytes, self.free).min(self.free / 2)
+    }
+}
+
+/// Bytes that a spool takes, without what it holds ahead of need: that is not filled by records.
+pub(super) fn taken(home: &Path) -> u64 {
+    used(home).saturating_sub(used(&home.join("reserve")))
 }
 
 /// Bytes that a file, or all files under a folder, take on disk. What vanishes meanwhile takes none.

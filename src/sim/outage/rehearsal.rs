@@ -2,6 +2,8 @@
 
 mod stage;
 
+pub use stage::sweep;
+
 use crate::config::settings::{
     Compress, Environment, FhirSettings, KeySource, MinTls, ResourceKind, Settings, UpstreamKind,
     UpstreamSettings,
@@ -10,7 +12,7 @@ use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
 use crate::privacy::Pseudonymiser;
 use crate::sim::outage::oracle::Oracle;
-use crate::sim::outage::rate::used;
+use crate::sim::outage::rate::taken;
 use crate::sim::outage::rehearsal::stage::Stage;
 use crate::sim::outage::report::{
     Autonomy, Certificate, Drain, PlayedReport, PowerCut, Pressure, Records, Report,
@@ -60,8 +62,14 @@ pub async fn rehearse(
         ended = acts(&stage, plan, look) => ended,
         () = stop => Err(RehearsalError::Interrupted),
     };
-    let cleared = stage.clear().await;
-    ended.and_then(|report| cleared.map(|()| report))
+    if let Err(stays) = stage.clear().await {
+        // What is left takes room from the live spool, so that is what to hear of.
+        if let Err(ended) = ended {
+            tracing::error!(error = crate::telemetry::chain(&ended), "the rehearsal ended early");
+        }
+        return Err(stays);
+    }
+    ended
 }
 
 async fn acts(
@@ -132,6 +140,10 @@ async fn play_outage(
     let begun = stage.clock.tick();
     let mut shadow = stage.work.blocking(move || Shadow::new(cast)).await?;
     let half = plan.length() / 2;
+    // What a spool takes once, whatever comes: its first records bring files and segments that later ones share.
+    let first = shadow.cast.commit.min(half);
+    shadow = play(stage, shadow, first, plan, look).await?;
+    let once = taken(&home.join("spool"));
     shadow = play(stage, shadow, half, plan, look).await?;
     let before = stage.clock.tick();
     let (back, cut) = stage.work.blocking(move || shadow.lose_power()).await?;
@@ -139,7 +151,8 @@ async fn play_outage(
     let Cut { lost, told, durable } = cut;
     shadow = play(stage, back, plan.length(), plan, look).await?;
     let status = shadow.spool.status();
-    let (played, on_disk) = (shadow.ward.played(), used(&home.join("spool")));
+    let (played, on_disk) = (shadow.ward.played(), taken(&home.join("spool")));
+    let over = (plan.length() - first).as_secs_f64() / 3600.0;
     let report = PlayedReport {
         seconds: stage.seconds_since(begun),
         commit_seconds: shadow.cast.commit.as_secs_f64(),
@@ -147,7 +160,7 @@ async fn play_outage(
         values: played.values,
         records: status.last,
         bytes: on_disk,
-        bytes_per_hour: on_disk as f64 / plan.hours.max(f64::MIN_POSITIVE),
+        bytes_per_hour: on_disk.saturating_sub(once) as f64 / over.max(f64::MIN_POSITIVE),
     };
     Ok((shadow, Cost { lost, told, durable, restart }, report))
 }
@@ -162,6 +175,7 @@ async fn play(
 ) -> Result<Shadow, RehearsalError> {
     let (begun, from) = (stage.clock.tick(), shadow.passed);
     while shadow.passed < until {
+        stage.look_at_live_spool()?;
         let next = (shadow.passed + shadow.cast.commit * CHUNK).min(until);
         shadow = stage.work.blocking(move || shadow.play(next).map(|()| shadow)).await?;
         let (done, of) = (shadow.passed.as_secs(), plan.length().as_secs());
@@ -185,7 +199,8 @@ struct Drained {
 
 impl Drained {
     fn judge(&self, complaints: &mut Vec<String>) {
-        let Records { total, delivered, skipped, held, waiting, refused, evicted, lost, .. } = self.records;
+        let Records { total, delivered, skipped, held, waiting, refused, evicted, lost, not_taken, .. } =
+            self.records;
         let sum = delivered + skipped + held + waiting + refused + evicted + lost;
         if sum != total {
             complaints.push(format!("{sum} records are accounted for, and {total} are in the spool"));
@@ -195,6 +210,11 @@ impl Drained {
         {
             if count > 0 {
                 complaints.push(format!("{count} records were {word}"));
+            }
+        }
+        for (count, word) in [(evicted, "had to go to make room"), (not_taken, "were not taken")] {
+            if count > 0 {
+                complaints.push(format!("{count} records {word}: the outage is longer than the spool lasts"));
             }
         }
         if self.records.readings_doubled > 0 {
@@ -227,7 +247,7 @@ async fn drain(
     let own = authority.issue(&tls, "receiver", Role::Server, Validity::Current)?;
     let expired = authority.issue(&tls, "gateway", Role::Client, Validity::Expired)?;
     let renewed = authority.issue(&tls, "renewed", Role::Client, Validity::Current)?;
-    let Shadow { cast, mut ward, keyring, mut spool, oracle, passed, .. } = shadow;
+    let Shadow { cast, mut ward, keyring, mut spool, oracle, passed, refused: not_taken, .. } = shadow;
     let closest = cast.chairs.iter().map(|chair| chair.every).min().unwrap_or(COMMIT);
     let closest = closest.mul_f64(cast.slowdown);
     let ward_now = cast.start.after(passed);
@@ -271,11 +291,13 @@ async fn drain(
     let (mut last, mut progress) = (0, began);
     let drained_in = loop {
         tokio::time::sleep(LOOK).await;
+        stage.look_at_live_spool()?;
         live.go_on(&spool, ward_tick(stage.clock.now().0)).await?;
         let counts = counts(&spool, &cast.upstream).await?;
         let done = backlog.saturating_sub(counts.waiting.min(backlog));
         look(&Progress { act: "draining", done, of: backlog });
-        let is_live = counts.oldest_waiting.is_none_or(|oldest| oldest >= live_from);
+        // The age of a record that cannot be read is not known, and it waits all the same.
+        let is_live = counts.oldest_waiting.is_some_and(|oldest| oldest >= live_from);
         if counts.waiting == 0 || is_live {
             break stage.clock.tick().since(began);
         }
@@ -325,6 +347,7 @@ async fn drain(
         refused: counts.refused,
         evicted: counts.evicted,
         lost: counts.lost,
+        not_taken,
         readings_expected: expected.count,
         readings_received: received.count,
         readings_doubled: tally.counts().doubled,
@@ -422,6 +445,7 @@ async fn press(stage: &Stage, look: &mut (dyn FnMut(&Progress) + Send)) -> Resul
     let mut pressure = Pressure { max_bytes: SMALL, ..Pressure::default() };
     let mut evicted = None;
     while shadow.passed < FULL_AFTER {
+        stage.look_at_live_spool()?;
         let next = (shadow.passed + shadow.cast.commit).min(FULL_AFTER);
         shadow = stage.work.blocking(move || shadow.play(next).map(|()| shadow)).await?;
         let status = shadow.spool.status();
@@ -452,4 +476,26 @@ async fn press(stage: &Stage, look: &mut (dyn FnMut(&Progress) + Send)) -> Resul
     });
     cleared.await?;
     Ok(pressure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_that_the_spool_does_not_last_for_is_not_called_kept() {
+        let judged = |records: Records| {
+            let drained =
+                Drained { drain: Drain::default(), certificate: Certificate::default(), records, once: true };
+            let mut complaints = Vec::new();
+            drained.judge(&mut complaints);
+            complaints
+        };
+        let whole = Records { total: 100, delivered: 100, ..Records::default() };
+        assert_eq!(judged(whole), Vec::<String>::new());
+        let evicted = judged(Records { delivered: 60, evicted: 40, ..whole });
+        assert_eq!(evicted, ["40 records had to go to make room: the outage is longer than the spool lasts"]);
+        let refused = judged(Records { not_taken: 7, ..whole });
+        assert_eq!(refused, ["7 records were not taken: the outage is longer than the spool lasts"]);
+    }
 }

@@ -136,6 +136,8 @@ pub struct Records {
     pub evicted: u64,
     /// Lost in the store.
     pub lost: u64,
+    /// Not in the spool at all: it was full and did not take them.
+    pub not_taken: u64,
     /// Readings the receiver should have.
     pub readings_expected: u64,
     /// Readings it has, each counted once.
@@ -212,7 +214,7 @@ impl Report {
         row(
             "records",
             format!(
-                "{}: {} delivered, {} not asked for, {} held, {} waiting, {} refused, {} evicted, {} lost",
+                "{}: {} delivered, {} not asked for, {} held, {} waiting, {} refused, {} evicted, {} lost; {} not taken",
                 records.total,
                 records.delivered,
                 records.skipped,
@@ -220,7 +222,8 @@ impl Report {
                 records.waiting,
                 records.refused,
                 records.evicted,
-                records.lost
+                records.lost,
+                records.not_taken
             ),
         );
         row(

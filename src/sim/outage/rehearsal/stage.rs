@@ -6,12 +6,15 @@ use crate::config::settings::{
     ChairSettings, Environment, GatewaySettings, SendPolicy, Settings, Subject, UpstreamKind,
 };
 use crate::model::time::Timestamp;
-use crate::sim::outage::rate::{self, Rate};
+use crate::sim::outage::rate::{Disk, Rate};
 use crate::sim::outage::report::bytes;
 use crate::sim::outage::shadow::Cast;
 use crate::sim::outage::{Plan, RehearsalError};
+use crate::spool::space::Level;
 use chairside_drivers::kit::time::Tick;
-use std::path::Path;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use tempfile::TempDir;
@@ -22,6 +25,10 @@ const COMMITS: f64 = 20_000.0;
 const RECORD: f64 = 1_000.0;
 /// What a spool takes before its first record.
 const EMPTY: f64 = 16.0 * 1024.0 * 1024.0;
+/// Memory for marks; the live gateway beside it must not begin to swap.
+const MEMORY: f64 = 512.0 * 1024.0 * 1024.0;
+/// Bytes of a mark.
+const MARK: f64 = 2.0;
 
 /// Where it takes place.
 pub(super) struct Stage {
@@ -34,7 +41,13 @@ pub(super) struct Stage {
     pub(super) send: SendPolicy,
     pub(super) subject: Subject,
     pub(super) work: Work,
+    /// How full the live spool was.
+    level: Level,
+    /// What the live gateway is.
+    live: Settings,
     pub(super) folder: TempDir,
+    /// Tells other rehearsals, and starts of the gateway, that the folder is in use; goes with the process, however that ends.
+    _lock: File,
 }
 
 /// Work that writes into the folder beside the acts, and may outlive them for a moment.
@@ -80,14 +93,20 @@ impl Stage {
         if !state.is_dir() {
             return Err(RehearsalError::NoState(state.clone()));
         }
+        if let Some(running) = sweep(state) {
+            return Err(RehearsalError::Running(running));
+        }
         let rate = Rate::measure(settings)?;
         let failed = |cause| RehearsalError::Folder { path: state.clone(), cause };
-        let (space, free) = rate::room(settings).map_err(failed)?;
-        let room = space.left();
+        let disk = Disk::look(settings).map_err(failed)?;
+        let room = disk.space().left();
+        let fits = hours_in_memory(settings, &rate);
+        if plan.hours > fits {
+            return Err(RehearsalError::NoMemory { hours: fits });
+        }
         let hour = rate.bytes.unwrap_or(rate.records * RECORD);
         let expected = (hour * plan.hours * 1.5 + EMPTY).min(room as f64 + EMPTY) + SMALL as f64 * 1.5;
-        // The live spool keeps the larger half of what is free, whatever happens here.
-        let usable = free as f64 / 2.0;
+        let usable = disk.lendable() as f64;
         if expected > usable {
             let spare = (usable - EMPTY - SMALL as f64 * 1.5).max(0.0);
             return Err(RehearsalError::NoRoom {
@@ -97,9 +116,10 @@ impl Stage {
                 hours: spare / (hour * 1.5),
             });
         }
-        sweep(state);
         let prefix = format!("{PREFIX}{}-", std::process::id());
         let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(state).map_err(failed)?;
+        let lock = File::open(folder.path()).map_err(failed)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| failed(errno.into()))?;
         let first = settings.upstreams.first();
         let gateway = GatewaySettings {
             state_dir: folder.path().to_owned(),
@@ -118,8 +138,19 @@ impl Stage {
                 fhir.subject
             }),
             work: Work::default(),
+            level: disk.space().level(),
+            live: settings.clone(),
             folder,
+            _lock: lock,
         })
+    }
+
+    /// Looks whether the live spool still does what it did before the rehearsal began.
+    pub(super) fn look_at_live_spool(&self) -> Result<(), RehearsalError> {
+        let path = &self.live.gateway.state_dir;
+        let failed = |cause| RehearsalError::Folder { path: path.clone(), cause };
+        let level = Disk::look(&self.live).map_err(failed)?.space().level();
+        if level > self.level { Err(RehearsalError::Crowded) } else { Ok(()) }
     }
 
     pub(super) fn cast(&self, name: &str, plan: &Plan, max_bytes: u64) -> Result<Cast, RehearsalError> {
@@ -158,17 +189,54 @@ impl Stage {
 /// Folders of rehearsals begin with this, and the number of their process.
 const PREFIX: &str = "rehearsal-";
 
-/// Removes what a rehearsal left that was killed.
-fn sweep(state: &Path) {
-    let Ok(entries) = std::fs::read_dir(state) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let process = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
-        let is_gone = process.is_some_and(|process| {
-            process.parse::<u32>().is_ok() && !Path::new("/proc").join(process).exists()
-        });
-        if is_gone && let Err(error) = std::fs::remove_dir_all(entry.path()) {
-            tracing::warn!(path = %entry.path().display(), %error, "the folder of a killed rehearsal stays");
+/// Removes what a rehearsal left that was killed: it counts against the room of the live spool. Gives the folder of one that runs.
+pub fn sweep(state: &Path) -> Option<PathBuf> {
+    let mut running = None;
+    for entry in std::fs::read_dir(state).ok()?.flatten() {
+        let (name, path) = (entry.file_name(), entry.path());
+        if !name.to_str().is_some_and(|name| name.starts_with(PREFIX)) {
+            continue;
         }
+        let Ok(folder) = File::open(&path) else { continue };
+        if flock(&folder, FlockOperation::NonBlockingLockExclusive).is_err() {
+            running = Some(path);
+        } else if let Err(error) = std::fs::remove_dir_all(&path) {
+            tracing::warn!(path = %path.display(), %error, "the folder of a killed rehearsal stays");
+        }
+    }
+    running
+}
+
+/// For how many hours the marks of all readings fit into what a rehearsal may take.
+fn hours_in_memory(settings: &Settings, rate: &Rate) -> f64 {
+    let numbers: usize = settings.chairs.iter().map(|chair| chair.map.entries.len()).sum();
+    let closest = settings.chairs.iter().map(|chair| chair.every.as_secs_f64()).fold(f64::INFINITY, f64::min);
+    // A mark for each half interval of the chair that is asked most often, in rows that double as they grow.
+    let marks_per_hour = 2.0 * 3600.0 / (closest * rate.slowdown()).max(0.001);
+    let bytes_per_hour = marks_per_hour * MARK * 2.0 * numbers.max(1) as f64;
+    MEMORY / bytes_per_hour
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_a_killed_rehearsal_left_goes_and_one_in_use_stays_and_is_named() {
+        let state = tempfile::tempdir().unwrap();
+        // The number of a process that lives: after a reboot it is any process's.
+        let left = state.path().join(format!("rehearsal-{}-left", std::process::id()));
+        let used = state.path().join("rehearsal-1-used");
+        let other = state.path().join("spool");
+        for folder in [&left, &used, &other] {
+            std::fs::create_dir_all(folder.join("below")).unwrap();
+        }
+        let lock = File::open(&used).unwrap();
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+        assert_eq!(sweep(state.path()), Some(used.clone()));
+        assert!(!left.exists() && used.exists() && other.exists());
+        drop(lock);
+        assert_eq!(sweep(state.path()), None);
+        assert!(!used.exists() && other.exists());
     }
 }
