@@ -13,6 +13,7 @@ use crate::spool::tools::{
     Content, Discarded, Found, Letters, Look, Page, Place, Replayed, SpoolTools, Standing, Wanted,
 };
 use crate::spool::{Sequence, SpoolError, StoreId, Verdict};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Shelves for SledSpool {
@@ -105,6 +106,7 @@ impl SpoolTools for SledSpool {
         self.usable()?;
         let page = look::letters(self, wanted, after, limit);
         let mut discarded = Discarded { next: page.next, ..Discarded::default() };
+        let mut meant: BTreeMap<UpstreamName, Vec<Sequence>> = BTreeMap::new();
         for letter in page.letters {
             // What waits to be sent again may have its only copy in the letter.
             let waits = matches!(letter.standing, Some(Standing::Waiting | Standing::Held(_)));
@@ -112,8 +114,12 @@ impl SpoolTools for SledSpool {
                 discarded.waiting += 1;
                 continue;
             }
-            self.dead.strike_out(&letter.upstream, &[letter.sequence])?;
-            discarded.letters += 1;
+            meant.entry(letter.upstream).or_default().push(letter.sequence);
+        }
+        // One sync for all of them: alarms wait behind this turn.
+        for (upstream, sequences) in &meant {
+            self.dead.strike_out(upstream, sequences)?;
+            discarded.letters += sequences.len() as u64;
         }
         self.dead.tidy()?;
         Ok(discarded)

@@ -336,7 +336,10 @@ async fn no_server_whatever_it_does_costs_a_record_or_sees_more_than_a_connectio
                     assert!(trouble.code == code || is_first, "{mood:?}: {trouble}");
                 }
                 (Condition::BackingOff(_), None) => {}
-                (Condition::Paused(trouble), None) => {
+                // Nobody can tell these from a server that ends the handshake because of our certificate.
+                (Condition::Paused(trouble), None)
+                    if matches!(mood, Mood::HangsUp | Mood::ResetsInMidBody) =>
+                {
                     assert_eq!(trouble.code, "own_certificate_refused", "{mood:?}");
                 }
                 other => panic!("{mood:?}: {other:?}"),

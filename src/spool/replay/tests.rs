@@ -258,3 +258,23 @@ fn live(seed: u64) {
         assert_eq!(shown(all(&mut real)), shown(all(&mut model)), "seed {seed}, step {step}, act {act}");
     }
 }
+
+#[test]
+fn letters_that_are_thrown_away_together_wait_for_the_disk_once() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let (home, keys, syncs) =
+        (tempfile::tempdir().unwrap(), Arc::new(Keys::default()), Arc::new(AtomicU64::new(0)));
+    let counted = syncs.clone();
+    let faults = Arc::new(move |act: &'static str| {
+        counted.fetch_add(u64::from(act == "sync dead letters"), Ordering::Relaxed);
+        None
+    });
+    let options = Options { faults: Some(faults), ..Options::new(u64::MAX) };
+    let mut spool = SledSpool::open(home.path(), keys, &[upstream("ehr")], options, at(0)).unwrap();
+    spool.append(&(1..=100).map(record).collect::<Vec<_>>()).unwrap();
+    let refused = |n| (Sequence(n), Verdict::Refused { parts: 1, reason: REASON });
+    spool.settle(&upstream("ehr"), &(1..=100).map(refused).collect::<Vec<_>>()).unwrap();
+    syncs.store(0, Ordering::Relaxed);
+    assert_eq!(spool.discard(&Wanted::default(), None, 256).unwrap().letters, 100);
+    assert_eq!(syncs.load(Ordering::Relaxed), 1);
+}

@@ -150,10 +150,15 @@ impl ChairSlots {
         left
     }
 
-    /// The chair is not asked any more: no slot of it is due until it is back.
-    pub(super) fn retire(&mut self) {
+    /// The chair is not asked any more: no slot of it is due until it is back. Nobody is left to write its holes down, so they count
+    /// as missing from here on. Gives how many slots that are.
+    pub(super) fn retire(&mut self) -> u64 {
         self.turn();
         self.through = None;
+        let slots = self.untold();
+        let untold = std::mem::take(&mut self.untold);
+        untold.into_iter().for_each(|gap| self.count(gap, ClockTrust::Trusted));
+        slots
     }
 
     /// The next slot is the first one of a run.

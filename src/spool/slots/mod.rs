@@ -176,7 +176,14 @@ impl SlotLedger {
         let cut_off = !std::mem::replace(&mut self.ended_well, false);
         for (name, chair) in &mut self.chairs {
             if !chairs.iter().any(|(running, _)| running == name) {
-                chair.retire();
+                let lost = chair.retire();
+                if lost > 0 {
+                    tracing::error!(
+                        chair = name.as_str(),
+                        polls = lost,
+                        "polls of a chair that is not in the configuration any more have no record; `chairside gaps` shows them"
+                    );
+                }
             }
         }
         let begin = |(name, every): &(ChairName, Duration)| {

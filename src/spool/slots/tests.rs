@@ -304,3 +304,20 @@ fn counts_that_were_written_down_are_read_back_whatever_the_disk_does() {
         },
     );
 }
+
+#[test]
+fn holes_of_a_chair_that_is_taken_out_count_as_missing_and_not_as_unaccounted_for_for_ever() {
+    let mut book = Book::new();
+    book.note(&reading("chair-1", 0));
+    book.lose();
+    book.note(&reading("chair-1", 3));
+    for _ in 0..2 {
+        assert!(book.ledger.begin(&[]).is_empty());
+        let (_, slots) = book.ledger.chairs().next().unwrap();
+        let lost = slots.missing()[Missing::LostInStore as usize];
+        assert_eq!((slots.captured(), lost, slots.untold()), (2, 2, 0));
+    }
+    // Back again, it is told of nothing twice.
+    let left = book.ledger.begin(&[(chair("chair-1"), EVERY)]);
+    assert_eq!(left[&chair("chair-1")].holes, []);
+}

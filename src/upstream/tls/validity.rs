@@ -64,8 +64,9 @@ fn time(der: &[u8]) -> Option<(Timestamp, &[u8])> {
 
 fn point(text: &str) -> Option<Timestamp> {
     let civil = DateTime::strptime("%Y%m%d%H%M%SZ", text).ok()?;
-    let zoned = civil.to_zoned(TimeZone::UTC).ok()?;
-    Some(Timestamp::from_micros(zoned.timestamp().as_microsecond()))
+    // "No expiry" is written as the last second of the year 9999 (RFC 5280, 4.1.2.5), later than any zone can be applied to.
+    let at = civil.to_zoned(TimeZone::UTC).map_or(jiff::Timestamp::MAX, |zoned| zoned.timestamp());
+    Some(Timestamp::from_micros(at.as_microsecond()))
 }
 
 #[cfg(test)]
@@ -93,6 +94,9 @@ mod tests {
         assert_eq!(validity, Validity { from: day("2024-05-17"), until: day("2031-01-02") });
         let validity = of(&certificate((1975, 1, 1), (4096, 1, 1))).unwrap();
         assert_eq!(validity, Validity { from: day("1975-01-01"), until: day("4096-01-01") });
+        let validity = of(&certificate((2024, 5, 17), (9999, 12, 31))).unwrap();
+        assert_eq!(validity.from, day("2024-05-17"));
+        assert!(validity.until > day("9999-12-29"), "a certificate without an expiry has none");
     }
 
     #[test]
