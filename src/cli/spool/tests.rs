@@ -273,8 +273,8 @@ fn what_is_not_there_and_what_may_not_be_looked_at_are_not_told_as_an_empty_spoo
     let state = &clinic.settings.gateway.state_dir;
     fs::remove_dir_all(state).unwrap();
     fs::write(state, "").unwrap();
-    for told in ask(&clinic) {
-        let (text, exit) = told.unwrap_err();
+    let asked = Source::stopped(&clinic.settings, Need::Numbers).err();
+    for (text, exit) in [asked.unwrap(), check::check_spool(&clinic.settings, false).unwrap_err()] {
         assert_eq!(exit, Exit::Disk, "{text}");
         assert!(text.contains("look at the spool in"), "{text}");
     }

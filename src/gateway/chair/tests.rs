@@ -477,7 +477,7 @@ async fn a_seat_whose_caller_hung_up_meanwhile_is_in_the_audit_record_all_the_sa
     place.sealing.seat(request).await.unwrap();
     let noted = async {
         while !std::fs::read_to_string(state.path().join("audit.jsonl")).unwrap().contains("waiting") {
-            sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), noted).await.unwrap();
