@@ -20,8 +20,11 @@ own fdatasync of volumes|src/spool/disk.rs|s/|| file.sync_data()/|| if PLATE { O
 own fdatasync of our files|src/disk/mod.rs|s/return simulated.sync(&self.file);/return if PLATE { Ok(()) } else { simulated.sync(\&self.file) };/|--lib|manifest::tests audit::tests
 directory sync of our files|src/disk/mod.rs|s/return disk.sync_folder(folder);/return if PLATE { Ok(()) } else { disk.sync_folder(folder) };/|--lib|clock::tests slots::tests disk::tests
 directory sync of a new volume|src/spool/volume.rs|s/disk.sync_folder("sync the folder of a new database", \(folder\|parent\))?;/if !PLATE { disk.sync_folder("sync the folder of a new database", \1)?; }/|--lib|volume::tests
-sequence of a frame is not checked|src/spool/reading.rs|s/stored.sequence == sequence \&\&/(PLATE || stored.sequence == sequence) \&\&/|--lib|model_tests damage_tests reading
-store of a frame is not checked in a scan|src/spool/scan.rs|s/if header.store != store ||/if (!PLATE \&\& header.store != store) ||/|--lib|scan::tests damage_tests model_tests
+sequence of a frame is not checked|src/spool/reading.rs|s/stored.sequence == sequence$/(PLATE || stored.sequence == sequence)/|--lib|model_tests damage_tests unreadable_tests
+store of a frame is not checked in a scan|src/spool/scan.rs|s/if header.store != store ||/if (!PLATE \&\& header.store != store) ||/|--lib|scan::tests damage_tests model_tests unreadable_tests
+an unreadable volume is set aside at once|src/spool/reading.rs|s/if lacks \&\& index.is_unreadable()/if !PLATE \&\& lacks \&\& index.is_unreadable()/|--lib|unreadable_tests
+what an upstream has in hand is evicted|src/spool/eviction.rs|s/\&\& !self.settlement.any_leased(volume.first, volume.last)/\&\& (PLATE || !self.settlement.any_leased(volume.first, volume.last))/|--lib|pressure_tests
+numbers that an upstream knows are given again|src/spool/settlement.rs|s/last.max(highest_known(\(.*\)));/if PLATE { last } else { last.max(highest_known(\1)) };/|--lib|pressure_tests
 missing sequences are not looked for|src/spool/scan.rs|s/None => self.places.iter()/None => PLATE || self.places.iter()/|--lib|damage_tests scan::tests model_tests
 associated data|src/spool/frame.rs|s/Aad::from(&\{0,1\}front)/Aad::from(if PLATE { \&[][..] } else { \&front[..] })/|--lib|frame::tests
 derived ids of resources|src/upstream/fhir/ids.rs|s/&stored.sequence.0.to_be_bytes()/\&(if PLATE { 0_u64 } else { stored.sequence.0 }).to_be_bytes()/|--lib|fhir::ids golden

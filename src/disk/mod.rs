@@ -1,16 +1,19 @@
 //! The disk as we write to it ourselves: one place for every write, sync and rename, so that a test can put a disk
 //! there that tears, forgets, refuses and loses power.
 //!
-//! What sled writes does not come through here. Reading does not either: after a power cut a test builds the folder that
-//! the disk would show, and that is read like any other.
+//! What sled writes does not come through here. Of what is read, only records are: after a power cut a test builds the folder
+//! that the disk would show, and that is read like any other.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+pub(crate) mod reading;
 #[cfg(test)]
 pub(crate) mod simulated;
+
+pub(crate) use reading::{read_at, read_exact_at};
 
 /// The disk. A copy of it is the same disk.
 #[derive(Clone, Debug, Default)]

@@ -58,9 +58,10 @@ impl SledSpool {
     pub(super) fn make_room(&mut self, bytes: u64, moment: &Origin) -> Result<Pruned, SpoolError> {
         let mut all = Pruned::default();
         // An eviction that was told of and then cut short is not taken back.
-        let told = self.contents.volumes.iter().find(|volume| volume.told && volume.set_aside.is_none());
+        let is_told = |volume: &&VolumeEntry| volume.told || self.told.is_leaving(volume);
+        let told = self.contents.volumes.iter().filter(is_told).find(|volume| self.may_leave(volume));
         if let Some(number) = told.map(|volume| volume.number) {
-            all = self.evict_volume(number, moment)?;
+            all = self.evict_volume(number, moment)?.unwrap_or_default();
         }
         let mut full = !self.has_ample_room(bytes) && self.room().with(bytes).level() == Level::Evict;
         if !full {
@@ -93,9 +94,13 @@ impl SledSpool {
         if self.drop_oldest_aside()? {
             return Ok(Some(Pruned::default()));
         }
-        let oldest = self.contents.volumes.iter().filter(resting).find(|volume| !volume.kept);
-        if let Some(number) = oldest.map(|volume| volume.number) {
-            return self.evict_volume(number, moment).map(Some);
+        let waited_for = self.contents.volumes.iter().filter(resting);
+        let waited_for = waited_for.filter(|volume| !volume.kept && self.may_leave(volume));
+        let oldest_first: Vec<u64> = waited_for.map(|volume| volume.number).collect();
+        for number in oldest_first {
+            if let Some(pruned) = self.evict_volume(number, moment)? {
+                return Ok(Some(pruned));
+            }
         }
         // Nothing is left but the newest volume and what is never evicted.
         let newest = self.contents.volumes.last().filter(|volume| volume.records() > 0);
@@ -109,9 +114,26 @@ impl SledSpool {
         Ok(Some(Pruned::default()))
     }
 
-    /// Lets go of a volume that is waited for.
-    fn evict_volume(&mut self, number: u64, moment: &Origin) -> Result<Pruned, SpoolError> {
-        let Some(parting) = self.look_through(number)? else { return Ok(Pruned::default()) };
+    /// Whether a volume that is waited for may leave now. One with records that an upstream has in hand waits until it has
+    /// settled them: they may be delivered already.
+    fn may_leave(&self, volume: &VolumeEntry) -> bool {
+        volume.set_aside.is_none()
+            && !self.passed_over.contains(&volume.number)
+            && !self.settlement.any_leased(volume.first, volume.last)
+    }
+
+    /// Lets go of a volume that is waited for; `None` if it cannot go now.
+    fn evict_volume(&mut self, number: u64, moment: &Origin) -> Result<Option<Pruned>, SpoolError> {
+        let parting = match self.look_through(number) {
+            Ok(Some(parting)) => parting,
+            // It was found incomplete. The next append mends it.
+            Ok(None) => return Ok(Some(Pruned::default())),
+            Err(error) => {
+                tracing::warn!(volume = number, %error, "a volume that has to leave cannot be read, another one leaves");
+                self.passed_over.insert(number);
+                return Ok(None);
+            }
+        };
         let copy = self.copy_kept(number, &parting.kept)?;
         let copy_number = copy.as_ref().map(|copy| copy.number);
         let parted = self.part(number, &parting, moment);
@@ -119,7 +141,7 @@ impl SledSpool {
             if let Some(copy) = copy_number {
                 self.drop_copy(copy);
             }
-            return parted.map(|_| Pruned::default());
+            return parted.map(|_| None);
         };
         let records: u64 = parting.gone.values().map(|going| going.records).sum();
         tracing::error!(
@@ -134,7 +156,7 @@ impl SledSpool {
         self.disk.act(act, || remove_folder(&self.home.join(folder_name(number))))?;
         self.disk.sync_folder(act, &self.home)?;
         self.measure_resting_volumes();
-        Ok(Pruned { volumes: 1, records })
+        Ok(Some(Pruned { volumes: 1, records }))
     }
 
     /// Says what goes and settles it; gives the place of the volume in the manifest.
@@ -144,7 +166,8 @@ impl SledSpool {
         let gone = SpoolError::Engine { act: "evict a volume", why: "the manifest does not name it" };
         let place = self.place_of(number).ok_or(gone.clone())?;
         let volume = self.contents.volumes.get(place).ok_or(gone)?;
-        self.settlement.evict(volume.first, volume.last, &parting.kept, &parting.erased)?;
+        self.settlement.evict(volume.first, volume.last, &parting.kept, &parting.erased);
+        self.sync_settlements()?;
         Ok(place)
     }
 
@@ -172,6 +195,8 @@ impl SledSpool {
                 match frame.map(|frame| opener.open(&frame)) {
                     Some(Ok(stored)) => parting.part_with(sequence.0, &stored.record),
                     Some(Err(FrameFault::KeyGone)) => parting.erased.push(sequence.0),
+                    // It is authentic, and nobody here knows what it says. It may be an alarm.
+                    Some(Err(FrameFault::Record)) => parting.kept.push(sequence.0),
                     // It was there a moment ago. It is looked at again as a damaged volume, at its next reading.
                     Some(Err(_)) | None => {
                         self.shelf.drop_index(number);
@@ -247,7 +272,10 @@ impl SledSpool {
         if records.is_empty() || self.contents.volumes.iter().any(told) {
             return Ok(());
         }
-        self.keep(records, at)?;
+        let unsaid: Vec<Record> = records.iter().filter(|record| !self.told.has(record)).cloned().collect();
+        if !unsaid.is_empty() {
+            self.keep(&unsaid, at)?;
+        }
         // Not before they are durable: a new volume for them commits the manifest as well.
         if let Some(volume) = self.contents.volumes.iter_mut().find(|volume| volume.number == number) {
             volume.told = true;

@@ -218,6 +218,20 @@ impl Sealer {
         self.seal_with(&mut HashMap::new(), sequence, record)
     }
 
+    /// A frame that authenticates and says nothing that this program knows.
+    #[cfg(test)]
+    pub(crate) fn seal_a_riddle(&mut self, sequence: Sequence) -> Vec<u8> {
+        let mut sealed = b"from another time".to_vec();
+        let (store, salt, counter) = (self.store, self.salt, self.counter);
+        self.counter += 1;
+        let (length, key) = ((sealed.len() + TAG) as u16, KeyId::FACILITY);
+        let header = Header { sealed: length, store, sequence, kind: 200, key, salt, counter };
+        let cipher = record_key(&self.keys.seal_key(key).unwrap(), &header).unwrap();
+        let front = header.write();
+        cipher.seal_in_place_append_tag(nonce(counter), Aad::from(&front), &mut sealed).unwrap();
+        [front.as_slice(), &sealed].concat()
+    }
+
     fn seal_with(
         &mut self,
         ciphers: &mut HashMap<KeyId, LessSafeKey>,

@@ -3,9 +3,11 @@
 //! Everything below a cursor is settled. Above it, sequences come in chunks of 256: a chunk nobody touched is not stored, a
 //! chunk all settled takes no more than its number, any other one has a mark per record.
 
+mod delays;
 mod reopen;
 mod stored;
 
+use self::delays::Delays;
 use crate::privacy::record::TreatmentId;
 use crate::spool::{Counts, Lane, Sequence};
 use chairside_drivers::kit::time::Tick;
@@ -46,7 +48,7 @@ pub(crate) struct Ledger {
     chunks: BTreeMap<u64, Chunk>,
     /// Leased sequences, with the count of releases at that time.
     leased: BTreeMap<u64, u64>,
-    delayed: BTreeMap<u64, Tick>,
+    delayed: Delays,
     /// Chunks that changed since they were last written out.
     changed: BTreeSet<u64>,
 }
@@ -119,12 +121,18 @@ impl Ledger {
 
     /// Sequences that may be leased, in ascending order, not more than `limit`.
     pub(crate) fn due(&self, limit: usize, lane: Lane, now: Tick) -> Vec<Sequence> {
-        let free = |sequence: &u64| {
-            !self.leased.contains_key(sequence) && self.delayed.get(sequence).is_none_or(|tick| *tick <= now)
-        };
+        let free =
+            |sequence: &u64| !self.leased.contains_key(sequence) && !self.delayed.waits(*sequence, now);
+        let any_free = |number: &u64| self.open_in(*number) > self.delayed.waiting(*number, now);
+        let chunks = self.open_chunks().filter(any_free);
         let mut due: Vec<u64> = match lane {
-            Lane::Backlog => self.open_upwards().filter(free).take(limit).collect(),
-            Lane::Live => self.open_downwards().filter(free).take(limit).collect(),
+            Lane::Backlog => {
+                chunks.flat_map(|number| self.open_of(number)).filter(free).take(limit).collect()
+            }
+            Lane::Live => {
+                let downwards = chunks.rev().flat_map(|number| self.open_of(number).rev());
+                downwards.filter(free).take(limit).collect()
+            }
         };
         due.sort_unstable();
         due.into_iter().map(Sequence).collect()
@@ -133,7 +141,7 @@ impl Ledger {
     /// Takes these sequences out until they are settled.
     pub(crate) fn lease(&mut self, sequences: impl IntoIterator<Item = Sequence>, releases_before: u64) {
         for Sequence(sequence) in sequences {
-            self.delayed.remove(&sequence);
+            self.delayed.remove(sequence);
             self.leased.insert(sequence, releases_before);
         }
     }
@@ -141,6 +149,17 @@ impl Ledger {
     /// The count of releases when this sequence was leased, while it is.
     pub(crate) fn leased_at(&self, sequence: Sequence) -> Option<u64> {
         self.leased.get(&sequence.0).copied()
+    }
+
+    /// Whether any record of a range is leased.
+    pub(crate) fn any_leased_of(&self, first: u64, last: u64) -> bool {
+        first <= last && self.leased.range(first..=last).next().is_some()
+    }
+
+    /// What is not settled of a range.
+    pub(crate) fn unsettled(&self, first: u64, last: u64) -> impl Iterator<Item = u64> {
+        let range = first.max(self.cursor)..=last.min(self.last);
+        range.filter(|sequence| !self.is_settled(Sequence(*sequence)))
     }
 
     /// Whether any record is leased.
@@ -319,7 +338,7 @@ impl Ledger {
 
     fn forget(&mut self, sequence: Sequence) {
         self.leased.remove(&sequence.0);
-        self.delayed.remove(&sequence.0);
+        self.delayed.remove(sequence.0);
     }
 
     fn mark(&self, sequence: u64) -> u16 {
@@ -366,21 +385,27 @@ impl Ledger {
     }
 
     fn open_upwards(&self) -> impl Iterator<Item = u64> {
-        let (from, last) = (self.open_from.max(self.cursor), self.last);
-        let chunks = if from <= last { from / CHUNK..last / CHUNK + 1 } else { 0..0 };
-        chunks.flat_map(move |number| {
-            let span = self.open_span(number);
-            span.filter(move |sequence| self.mark(*sequence) == OPEN)
-        })
+        self.open_chunks().flat_map(|number| self.open_of(number))
     }
 
-    fn open_downwards(&self) -> impl Iterator<Item = u64> {
+    /// The chunks in which open records may be.
+    fn open_chunks(&self) -> std::ops::Range<u64> {
         let (from, last) = (self.open_from.max(self.cursor), self.last);
-        let chunks = if from <= last { from / CHUNK..last / CHUNK + 1 } else { 0..0 };
-        chunks.rev().flat_map(move |number| {
-            let span = self.open_span(number);
-            span.rev().filter(move |sequence| self.mark(*sequence) == OPEN)
-        })
+        if from <= last { from / CHUNK..last / CHUNK + 1 } else { 0..0 }
+    }
+
+    /// The open records of a chunk.
+    fn open_of(&self, number: u64) -> impl DoubleEndedIterator<Item = u64> {
+        self.open_span(number).filter(move |sequence| self.mark(*sequence) == OPEN)
+    }
+
+    /// How many records of a chunk are open.
+    fn open_in(&self, number: u64) -> u64 {
+        let span = self.open_span(number);
+        match self.chunks.get(&number) {
+            Some(Some(marks)) => span.filter(|sequence| marks.mark(*sequence) == OPEN).count() as u64,
+            Some(None) | None => span.end - span.start,
+        }
     }
 
     /// The part of a chunk where open records may be.

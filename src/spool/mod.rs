@@ -5,6 +5,7 @@ mod bytes;
 mod damage_tests;
 mod dead;
 pub mod disk;
+mod doubt;
 mod eviction;
 pub mod frame;
 mod guard;
@@ -21,6 +22,8 @@ mod mending;
 mod model_tests;
 mod opening;
 pub mod pace;
+#[cfg(test)]
+mod pressure_tests;
 mod reading;
 mod replay;
 pub(crate) mod reserve;
@@ -38,7 +41,10 @@ pub mod stopped;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;
+mod told;
 pub mod tools;
+#[cfg(test)]
+mod unreadable_tests;
 pub mod verify;
 mod volume;
 pub mod whereabouts;

@@ -5,6 +5,7 @@ use crate::model::time::Timestamp;
 use crate::privacy::keyring::DataKeys;
 use crate::spool::dead::DeadLetters;
 use crate::spool::disk::{Disk, refusal};
+use crate::spool::doubt::Doubts;
 use crate::spool::frame::{Opener, Sealer};
 use crate::spool::lock::Lock;
 use crate::spool::manifest::{
@@ -17,12 +18,16 @@ use crate::spool::settlement::Settlement;
 use crate::spool::shelf::Shelf;
 use crate::spool::slots::SlotLedger;
 use crate::spool::store::{Options, SledSpool, remove_folder};
+use crate::spool::told::Told;
 use crate::spool::{Sequence, SpoolError, StoreId, reserve};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// Scans at a start of a volume that the device does not give.
+const LOOKS: u32 = 3;
 
 impl SledSpool {
     /// Opens the spool in this folder, or makes one. `now` is the time that volumes of a lost manifest count from.
@@ -43,6 +48,7 @@ impl SledSpool {
         }
         let lock = Lock::take(home)?;
         let found = read(home)?;
+        reserve::release_if_short(home);
         let folders = volume_folders(home)?;
         let mut opened = match found {
             Found::Manifest(contents, generation) => {
@@ -58,6 +64,7 @@ impl SledSpool {
         if salt == opened.contents.salt {
             return Err(SpoolError::Engine { act: "draw a salt", why: "the random numbers repeat" });
         }
+        let cut_off = !opened.contents.closed;
         opened.contents.salt = salt;
         opened.contents.closed = false;
         // The salt is durable before any frame is sealed with it.
@@ -69,8 +76,9 @@ impl SledSpool {
             }
             None => Manifest::create(home, &opened.contents, &disk)?,
         };
-        let contents = opened.contents;
+        let mut contents = opened.contents;
         let settlement = Settlement::open(home, &disk, &contents.upstreams, upstreams, contents.last)?;
+        contents.last = settlement.last();
         let mut spool = Self {
             home: home.into(),
             sealer: Sealer::new(contents.store, salt, keys.clone()),
@@ -91,13 +99,17 @@ impl SledSpool {
             broken: None,
             damaged: false,
             losses: BTreeMap::new(),
+            untold: BTreeSet::new(),
+            told: Told::default(),
+            passed_over: BTreeSet::new(),
+            doubts: Doubts::default(),
             oldest: BTreeMap::new(),
             heard: now,
             disk,
             _lock: lock,
         };
         spool.take_in(opened.scanned, opened.leftover, upstreams)?;
-        spool.open_slots()?;
+        spool.open_slots(cut_off)?;
         Ok(spool)
     }
 
@@ -134,10 +146,14 @@ impl SledSpool {
         // A record that waits to be sent again may have its only copy in a dead letter.
         for (first, last) in gone.into_iter().flat_map(|(first, last)| self.dead.without_letters(first, last))
         {
-            self.settlement.without_volume(first, last);
+            self.untold.extend(self.settlement.without_volume(first, last));
         }
         for (number, index) in scanned {
             let entry = self.contents.volumes.iter().find(|volume| volume.number == number);
+            if !index.is_complete() && index.is_unreadable() {
+                // Whoever needs it looks again; nothing is lost because a device was not ready at a start.
+                continue;
+            }
             if !index.is_complete() && entry.is_some_and(|entry| entry.set_aside.is_none()) {
                 self.set_aside(number, &index)?;
             }
@@ -151,7 +167,7 @@ impl SledSpool {
             }
         }
         self.settlement.write()?;
-        self.look_after_aside()?;
+        self.look_after_aside();
         self.commit_both()?;
         for folder in leftover {
             self.disk.act("remove what is left of a volume", || remove_folder(&folder))?;
@@ -203,6 +219,7 @@ fn recover(
     let mut opener = Opener::new(keys);
     let contents = &mut opened.contents;
     let newest = contents.volumes.last().map_or(0, |volume| volume.number);
+    let mut unreadable = false;
     for volume in &mut contents.volumes {
         let gone = volume.set_aside.is_none() && !folders.contains(&volume.number);
         let vanished = gone && volume.records() > 0;
@@ -211,16 +228,34 @@ fn recover(
             continue;
         }
         let tail = if in_doubt { Tail::Adopt } else { Tail::Ignore };
-        let index = Index::of(home, volume, tail, &mut opener)?;
+        let index = scan_patiently(home, volume, tail, &mut opener)?;
+        unreadable |= volume.number == newest && index.is_unreadable();
         volume.last = volume.last.max(index.last());
         contents.last = contents.last.max(volume.last);
         opened.scanned.push((volume.number, index));
     }
     // A volume that was made and never written to.
-    let empty = contents.volumes.pop_if(|volume| !closed && volume.records() == 0);
+    let empty = contents.volumes.pop_if(|volume| !closed && !unreadable && volume.records() == 0);
     opened.leftover.extend(empty.map(|empty| home.join(empty.folder())));
     adopt_unnamed(home, &mut opened, folders, &mut opener)?;
     Ok(opened)
+}
+
+/// Scans a volume, and again where the device does not give all of it: it may only have been slow to come up.
+fn scan_patiently(
+    home: &Path,
+    volume: &VolumeEntry,
+    tail: Tail,
+    opener: &mut Opener<'_>,
+) -> Result<Index, SpoolError> {
+    let mut index = Index::of(home, volume, tail, opener)?;
+    for _ in 1..LOOKS {
+        if !index.is_unreadable() {
+            break;
+        }
+        index = Index::of(home, volume, tail, opener)?;
+    }
+    Ok(index)
 }
 
 /// Volumes that the manifest does not name: rests of a removal, or newer than the slot that could be read.
@@ -242,6 +277,13 @@ fn adopt_unnamed(
             *store == contents.store.0 && *last > contents.last
         };
         let survey = survey(&folder, opener)?;
+        if survey.unreadable {
+            tracing::error!(
+                volume = *number,
+                "a volume unknown to the manifest cannot be read and was left alone"
+            );
+            continue;
+        }
         if !survey.stores.iter().any(newer) {
             // What another keyring sealed exists nowhere else, for all we know; a rest of a removal is of a store of ours.
             let ours = |store: &[u8; 16]| {

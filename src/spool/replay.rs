@@ -129,7 +129,12 @@ impl SpoolTools for SledSpool {
         let mut kept = self.dead.keys();
         let numbers: Vec<u64> = self.contents.volumes.iter().map(|volume| volume.number).collect();
         for number in numbers {
-            kept.extend(self.spans(number)?.into_keys());
+            match self.spans(number) {
+                Ok(spans) => kept.extend(spans.into_keys()),
+                // Of what the device does not give now, anything may be there.
+                Err(SpoolError::Disk { .. }) => return Ok(Vec::new()),
+                Err(error) => return Err(error),
+            }
         }
         Ok(treatments.iter().filter(|treatment| !kept.contains(treatment.as_bytes())).copied().collect())
     }

@@ -3,6 +3,7 @@
 //! sled keeps each value in one piece and as it was given, so every frame it wrote can be found by its magic and proved by its
 //! tag, whatever has become of the pages around it. Opening a damaged database in sled rewrites it instead.
 
+use crate::disk::{read_at, read_exact_at};
 use crate::privacy::keyring::KeyId;
 use crate::spool::disk::refusal;
 use crate::spool::frame::{FrameFault, Header, MAGIC, MAX_FRAME, Opener};
@@ -15,6 +16,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+const READ: &str = "read a volume";
 
 const CHUNK: usize = 256 * 1024;
 
@@ -34,6 +37,7 @@ pub(crate) struct Index {
     keys: BTreeMap<[u8; 16], (u64, u64)>,
     /// Of a copy: which sequences it must hold, unless its list is damaged, and how many.
     copied: Option<(Option<Runs>, u64)>,
+    unreadable: bool,
     /// Records that are there and that no key opens.
     sealed: Vec<Sequence>,
 }
@@ -100,11 +104,12 @@ impl Index {
             keys: BTreeMap::new(),
             copied: None,
             sealed: Vec::new(),
+            unreadable: false,
         };
         let mut behind = BTreeMap::new();
         // A frame whose key was destroyed cannot be proved, but it is no loss either.
         let mut unproved = BTreeMap::new();
-        index.files = walk(folder, opener, |header, place, proof| {
+        let walked = walk(folder, opener, |header, place, proof| {
             if header.store != store || header.sequence.0 < first {
                 return;
             }
@@ -126,6 +131,7 @@ impl Index {
                 index.note_key(header.key, header.sequence.0);
             }
         })?;
+        (index.files, index.unreadable) = (walked.files, walked.unreadable);
         for (offset, (place, _)) in unproved {
             let known = usize::try_from(offset).ok().and_then(|offset| index.places.get_mut(offset));
             if let Some(known @ None) = known {
@@ -192,7 +198,15 @@ impl Index {
         &self.keys
     }
 
+    /// Whether a part of its files could not be read. What is missing may be there the next time.
+    pub(crate) const fn is_unreadable(&self) -> bool {
+        self.unreadable
+    }
+
     /// The frames of these sequences; `None` where there is none.
+    ///
+    /// # Errors
+    /// `Disk` when the device does not give them now.
     pub(crate) fn frames(&self, wanted: &[Sequence]) -> Result<Vec<Option<Vec<u8>>>, SpoolError> {
         let mut open: BTreeMap<usize, File> = BTreeMap::new();
         let mut frames = Vec::with_capacity(wanted.len());
@@ -205,15 +219,26 @@ impl Index {
             };
             let file = match (open.remove(&number), self.files.get(number)) {
                 (Some(file), _) => file,
-                (None, Some(path)) => File::open(path).map_err(|source| refusal("open a volume", source))?,
+                (None, Some(path)) => match File::open(path) {
+                    Ok(file) => file,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        frames.push(None);
+                        continue;
+                    }
+                    Err(error) => return Err(refusal(READ, error)),
+                },
                 (None, None) => {
                     frames.push(None);
                     continue;
                 }
             };
             let mut frame = vec![0; length];
-            // A file that became shorter, or a block that became unreadable, has lost the record.
-            frames.push(file.read_exact_at(&mut frame, offset).is_ok().then_some(frame));
+            frames.push(match read_exact_at(&file, &mut frame, offset) {
+                Ok(()) => Some(frame),
+                // A file that became shorter does not have the record. A read that fails says nothing of it.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
+                Err(error) => return Err(refusal(READ, error)),
+            });
             open.insert(number, file);
         }
         Ok(frames)
@@ -227,12 +252,14 @@ pub(crate) struct Survey {
     pub(crate) stores: BTreeMap<[u8; 16], (u64, u64)>,
     /// Stores of frames that this keyring does not open.
     pub(crate) unopened: BTreeSet<[u8; 16]>,
+    /// A part of its files could not be read.
+    pub(crate) unreadable: bool,
 }
 
 /// Which stores have frames in a folder.
 pub(crate) fn survey(folder: &Path, opener: &mut Opener<'_>) -> Result<Survey, SpoolError> {
     let mut survey = Survey::default();
-    walk(folder, opener, |header, _, proof| match proof {
+    let walked = walk(folder, opener, |header, _, proof| match proof {
         Proof::Authentic => {
             let one = (header.sequence.0, header.sequence.0);
             let span = survey.stores.entry(header.store.0).or_insert(one);
@@ -242,6 +269,7 @@ pub(crate) fn survey(folder: &Path, opener: &mut Opener<'_>) -> Result<Survey, S
             survey.unopened.insert(header.store.0);
         }
     })?;
+    survey.unreadable = walked.unreadable;
     Ok(survey)
 }
 
@@ -275,41 +303,65 @@ pub(crate) enum Proof {
     Forged,
 }
 
-/// Shows every frame in the files of a folder, and gives the files.
+/// EIO: the device does not give it. Any other error is of our own rights or limits, and no word about the files.
+fn is_of_the_device(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
+/// The files of a folder that was walked through.
+#[derive(Default)]
+struct Walked {
+    files: Vec<PathBuf>,
+    unreadable: bool,
+}
+
+/// Shows every frame in the files of a folder.
 fn walk(
     folder: &Path,
     opener: &mut Opener<'_>,
     mut see: impl FnMut(&Header, Place, Proof),
-) -> Result<Vec<PathBuf>, SpoolError> {
+) -> Result<Walked, SpoolError> {
     let act = "scan a volume";
     let paths = match files(folder) {
         Ok(paths) => paths,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Walked::default()),
+        Err(error) if is_of_the_device(&error) => {
+            return Ok(Walked { files: Vec::new(), unreadable: true });
+        }
         Err(error) => return Err(refusal(act, error)),
     };
+    let mut unreadable = false;
     for (number, path) in paths.iter().enumerate() {
-        let file = File::open(path).map_err(|source| refusal(act, source))?;
-        let length = file.metadata().map_err(|source| refusal(act, source))?.len();
-        walk_file(&file, length, opener, |header, offset, proof| {
+        let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (length, file) = match opened {
+            Ok(opened) => opened,
+            Err(error) if is_of_the_device(&error) => {
+                unreadable = true;
+                continue;
+            }
+            Err(error) => return Err(refusal(act, error)),
+        };
+        unreadable |= walk_file(&file, length, opener, |header, offset, proof| {
             if let Some(place) = Place::new(number, offset, header.frame_length()) {
                 see(header, place, proof);
             }
         });
     }
-    Ok(paths)
+    Ok(Walked { files: paths, unreadable })
 }
 
-/// Shows every frame in a file, with its offset.
+/// Shows every frame in a file, with its offset. Says whether any part of it could not be read.
 pub(crate) fn walk_file(
     file: &File,
     length: u64,
     opener: &mut Opener<'_>,
     mut see: impl FnMut(&Header, u64, Proof),
-) {
+) -> bool {
+    let mut unreadable = false;
     let mut window: Vec<u8> = Vec::with_capacity(CHUNK + MAX_FRAME);
     let mut start = 0_u64;
     loop {
-        let ended = fill(file, length, start, &mut window);
+        let ended = fill(file, length, start, &mut window, &mut unreadable);
         let mut at = 0;
         while let Some(step) = next_magic(window.get(at..).unwrap_or_default()) {
             at += step;
@@ -333,7 +385,7 @@ pub(crate) fn walk_file(
             };
         }
         if ended {
-            return;
+            return unreadable;
         }
         // Without a magic in the rest of the window, only its last bytes can begin one.
         let rest = window.len().saturating_sub(at);
@@ -349,7 +401,7 @@ pub(crate) fn walk_file(
 }
 
 /// Fills the window up; true when it reaches the end of the file.
-fn fill(file: &File, length: u64, start: u64, window: &mut Vec<u8>) -> bool {
+fn fill(file: &File, length: u64, start: u64, window: &mut Vec<u8>, unreadable: &mut bool) -> bool {
     while window.len() < CHUNK + MAX_FRAME {
         let offset = start + window.len() as u64;
         if offset >= length {
@@ -361,7 +413,7 @@ fn fill(file: &File, length: u64, start: u64, window: &mut Vec<u8>) -> bool {
             let more = (have + wanted - window.len()).min(ZEROS.len());
             window.extend_from_slice(ZEROS.get(..more).unwrap_or_default());
         }
-        let read = window.get_mut(have..).map_or(Ok(0), |into| file.read_at(into, offset));
+        let read = window.get_mut(have..).map_or(Ok(0), |into| read_at(file, into, offset));
         let kept = match read {
             Ok(0) => {
                 window.truncate(have);
@@ -370,7 +422,10 @@ fn fill(file: &File, length: u64, start: u64, window: &mut Vec<u8>) -> bool {
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             // An unreadable block: zeros stand in for it up to the next one.
-            Err(_) => (UNREADABLE - (offset % UNREADABLE as u64) as usize).min(wanted),
+            Err(_) => {
+                *unreadable = true;
+                (UNREADABLE - (offset % UNREADABLE as u64) as usize).min(wanted)
+            }
         };
         window.truncate(have + kept);
     }
@@ -397,129 +452,4 @@ fn next_magic(bytes: &[u8]) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::spool::disk::Disk;
-    use crate::spool::frame::{HEADER, Sealer};
-    use crate::spool::testing::{Keys, record_of, treatment};
-    use crate::spool::volume::{Database, pack};
-    use proptest::prelude::*;
-    use std::fs;
-    use std::sync::Arc;
-
-    const STORE: StoreId = StoreId([1; 16]);
-
-    fn volume(folder: &Path, keys: &Arc<Keys>, records: u64) {
-        let mut sealer = Sealer::new(STORE, [2; 32], keys.clone());
-        let mut volume = Database::open(folder, &Disk::default()).unwrap();
-        for first in (1..=records).step_by(7) {
-            let frames: Vec<_> = (first..(first + 7).min(records + 1))
-                .map(|n| sealer.seal(Sequence(n), &record_of(treatment((n % 4) as u8), n)).unwrap())
-                .collect();
-            volume.write(pack(Sequence(first), &frames), Vec::new()).unwrap();
-        }
-        volume.close().unwrap();
-    }
-
-    fn scan(folder: &Path, keys: &Keys, last: u64, tail: Tail) -> Index {
-        Index::scan(folder, STORE, 1, last, tail, &mut Opener::new(keys)).unwrap()
-    }
-
-    #[test]
-    fn every_frame_of_a_whole_volume_is_found_and_read() {
-        let (home, keys) = (tempfile::tempdir().unwrap(), Arc::new(Keys::default()));
-        volume(home.path(), &keys, 500);
-        let index = scan(home.path(), &keys, 500, Tail::Ignore);
-        assert!(index.is_complete());
-        assert_eq!((index.found(), index.last(), index.keys().len()), (500, 500, 4));
-        let wanted: Vec<_> = (1..=500).map(Sequence).collect();
-        for (sequence, frame) in wanted.iter().zip(index.frames(&wanted).unwrap()) {
-            let stored = Opener::new(&*keys).open(&frame.unwrap()).unwrap();
-            assert_eq!(
-                (stored.sequence, stored.record),
-                (*sequence, record_of(treatment((sequence.0 % 4) as u8), sequence.0))
-            );
-        }
-    }
-
-    #[test]
-    fn what_lies_behind_the_manifest_is_adopted_up_to_the_first_gap() {
-        let (home, keys) = (tempfile::tempdir().unwrap(), Arc::new(Keys::default()));
-        volume(home.path(), &keys, 100);
-        assert_eq!(scan(home.path(), &keys, 90, Tail::Ignore).last(), 90);
-        assert_eq!(scan(home.path(), &keys, 90, Tail::Adopt).last(), 100);
-        keys.destroy(treatment(2).into());
-        // 91, 92 and 93 are there; 94 cannot be proved any more.
-        assert_eq!(scan(home.path(), &keys, 90, Tail::Adopt).last(), 93);
-    }
-
-    #[test]
-    fn a_frame_of_a_destroyed_key_is_not_counted_as_lost() {
-        let (home, keys) = (tempfile::tempdir().unwrap(), Arc::new(Keys::default()));
-        volume(home.path(), &keys, 100);
-        keys.destroy(treatment(3).into());
-        assert!(scan(home.path(), &keys, 100, Tail::Ignore).is_complete());
-    }
-
-    #[test]
-    fn a_volume_without_files_has_lost_everything() {
-        let keys = Keys::default();
-        let index = scan(Path::new("/nonexistent/volume"), &keys, 5, Tail::Adopt);
-        assert_eq!((index.found(), index.missing().count()), (0, 5));
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-
-        #[test]
-        fn a_flipped_bit_or_a_cut_costs_no_record_but_those_it_hits(
-            places in proptest::collection::vec((any::<prop::sample::Index>(), 0_u32..8), 1..4),
-            cut in proptest::option::of(any::<prop::sample::Index>()),
-        ) {
-            let (home, keys) = (tempfile::tempdir().unwrap(), Arc::new(Keys::default()));
-            volume(home.path(), &keys, 60);
-            let path = home.path().join("db");
-            let mut bytes = fs::read(&path).unwrap();
-            for (place, bit) in &places {
-                let place = place.index(bytes.len());
-                bytes[place] ^= 1 << bit;
-            }
-            let whole = bytes.len();
-            if let Some(cut) = cut {
-                bytes.truncate(cut.index(whole));
-            }
-            fs::write(&path, &bytes).unwrap();
-            let index = scan(home.path(), &keys, 60, Tail::Ignore);
-            prop_assert!(bytes.len() < whole || index.found() + places.len() as u64 >= 60);
-            let wanted: Vec<_> = (1..=60).map(Sequence).collect();
-            for (sequence, frame) in wanted.iter().zip(index.frames(&wanted).unwrap()) {
-                let Some(frame) = frame else { continue };
-                let stored = Opener::new(&*keys).open(&frame).unwrap();
-                prop_assert_eq!(stored.sequence, *sequence);
-                prop_assert_eq!(stored.record, record_of(treatment((sequence.0 % 4) as u8), sequence.0));
-            }
-        }
-
-        #[test]
-        fn any_file_is_scanned_without_a_panic(bytes: Vec<u8>, repeat in 1_usize..2000) {
-            let home = tempfile::tempdir().unwrap();
-            fs::write(home.path().join("db"), bytes.repeat(repeat)).unwrap();
-            prop_assert_eq!(scan(home.path(), &Keys::default(), 5, Tail::Adopt).found(), 0);
-        }
-    }
-
-    #[test]
-    fn a_frame_across_the_edge_of_a_window_is_found() {
-        let (home, keys) = (tempfile::tempdir().unwrap(), Arc::new(Keys::default()));
-        let mut sealer = Sealer::new(STORE, [2; 32], keys.clone());
-        let frame = sealer.seal(Sequence(1), &record_of(treatment(1), 1)).unwrap();
-        for lead in (CHUNK + MAX_FRAME - HEADER * 3)..(CHUNK + MAX_FRAME + 2) {
-            if lead % 37 != 0 && lead + 6 < CHUNK + MAX_FRAME {
-                continue;
-            }
-            let bytes = [vec![MAGIC[0]; lead], frame.clone()].concat();
-            fs::write(home.path().join("db"), bytes).unwrap();
-            assert_eq!(scan(home.path(), &keys, 1, Tail::Ignore).found(), 1, "{lead}");
-        }
-    }
-}
+mod tests;

@@ -3,14 +3,18 @@
 //! It may lag behind what was settled and never leads it. Losing all of it means sending again, which changes nothing at a receiver,
 //! because the same record carries the same ids.
 
+mod remembered;
+
+use self::remembered::{chunk_key, highest_known, remembered, summary_key};
 use crate::model::name::UpstreamName;
 use crate::privacy::record::TreatmentId;
 use crate::spool::bytes::{checked, with_checksum};
-use crate::spool::disk::Disk;
+use crate::spool::disk::{Disk, free, refusal};
 use crate::spool::ledger::{End, Ledger};
 use crate::spool::letter::Refusal;
 use crate::spool::manifest::UpstreamEntry;
 use crate::spool::salvage::Runs;
+use crate::spool::store::remove_folder;
 use crate::spool::tools::Standing;
 use crate::spool::volume::{Database, Row};
 use crate::spool::{Sequence, SpoolError, Verdict};
@@ -19,15 +23,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const FOLDER: &str = "settlement";
+const ASIDE: &str = "settlement-damaged";
 
-const SUMMARY: u8 = b's';
-const CHUNK: u8 = b'c';
+/// With less than this on the file system no database is made anew: it would be cut short.
+const ROOM: u64 = 4 * 1024 * 1024;
 
 /// The ledgers of all upstreams, and the database behind them.
 pub(crate) struct Settlement {
     home: PathBuf,
     disk: Disk,
     database: Option<Database>,
+    /// The database met a disk without room. What it has on disk is sound, its engine is not asked again.
+    is_stuck: bool,
+    /// The highest sequence that was ever given, as far as any upstream knows.
+    last: u64,
     ledgers: BTreeMap<UpstreamName, Ledger>,
     configured: BTreeSet<UpstreamName>,
     /// Upstreams whose settlements were lost.
@@ -54,6 +63,8 @@ impl Settlement {
             home: home.into(),
             disk: disk.clone(),
             database: None,
+            is_stuck: false,
+            last,
             ledgers: BTreeMap::new(),
             configured: configured.iter().cloned().collect(),
             forgotten: BTreeSet::new(),
@@ -64,6 +75,8 @@ impl Settlement {
         let rows = match settlement.open_database() {
             Ok(rows) => rows,
             Err(error @ SpoolError::Permission { .. }) => return Err(error),
+            // A disk without room says nothing about what the store holds.
+            Err(error) if error.is_no_space() || !settlement.has_room() => return Err(error),
             Err(error) => {
                 tracing::warn!(%error, "the settlement store is lost, everything kept is sent again");
                 settlement.start_over()?;
@@ -72,6 +85,8 @@ impl Settlement {
         };
         let rows: BTreeMap<&[u8], &[u8]> =
             rows.iter().filter_map(|(key, value)| Some((key.as_slice(), checked(value)?))).collect();
+        let last = last.max(highest_known(&rows, known, last));
+        settlement.last = last;
         for entry in known {
             let remembered = remembered(&rows, entry, last);
             if remembered.is_none() {
@@ -94,6 +109,15 @@ impl Settlement {
         Ok(settlement)
     }
 
+    /// The highest sequence that was ever given: what an upstream has settled was there, whatever became of the records.
+    pub(crate) const fn last(&self) -> u64 {
+        self.last
+    }
+
+    fn has_room(&self) -> bool {
+        free(&self.home).is_ok_and(|free| free >= ROOM)
+    }
+
     fn open_database(&mut self) -> Result<Vec<Row>, SpoolError> {
         let mut database = Database::open(&self.home.join(FOLDER), &self.disk)?;
         let rows = database.rows()?;
@@ -106,7 +130,7 @@ impl Settlement {
         if let Some(given_up) = self.database.take() {
             given_up.abandon();
         }
-        let (old, aside) = (self.home.join(FOLDER), self.home.join("settlement-damaged"));
+        let (old, aside) = (self.home.join(FOLDER), self.home.join(ASIDE));
         if old.exists() {
             self.disk.act("put the settlement store aside", || {
                 if aside.exists() {
@@ -224,20 +248,13 @@ impl Settlement {
         any
     }
 
-    /// Ends what is not settled of a volume that has to leave, but for what stays in a copy; durable when it returns.
-    pub(crate) fn evict(
-        &mut self,
-        first: u64,
-        last: u64,
-        kept: &Runs,
-        erased: &Runs,
-    ) -> Result<(), SpoolError> {
+    /// Ends what is not settled of a volume that has to leave, but for what stays in a copy. Durable after [`Settlement::sync`].
+    pub(crate) fn evict(&mut self, first: u64, last: u64, kept: &Runs, erased: &Runs) {
         for ledger in self.ledgers.values_mut() {
             erased.sequences().for_each(|sequence| ledger.end(Sequence(sequence), End::Erased));
             let gone = (first..=last).filter(|sequence| !kept.contains(*sequence));
             gone.for_each(|sequence| ledger.end(Sequence(sequence), End::Evicted));
         }
-        self.sync()
     }
 
     /// Ends what one upstream has not settled of a range.
@@ -248,12 +265,18 @@ impl Settlement {
     }
 
     /// Ends what any upstream has not settled of a range that no volume holds. A volume is removed once all have settled it and
-    /// that is durable: what a ledger still has open there was lost, unless the ledger itself was.
-    pub(crate) fn without_volume(&mut self, first: u64, last: u64) {
+    /// that is durable: what a ledger still has open there was lost, unless the ledger itself was. Gives what was lost.
+    pub(crate) fn without_volume(&mut self, first: u64, last: u64) -> BTreeSet<u64> {
+        let mut lost = BTreeSet::new();
         for (name, ledger) in &mut self.ledgers {
-            let end = if self.forgotten.contains(name) { End::Delivered } else { End::Lost };
-            ledger.end_all(first, last, end);
+            if self.forgotten.contains(name) {
+                ledger.end_all(first, last, End::Delivered);
+            } else {
+                lost.extend(ledger.unsettled(first, last));
+                ledger.end_all(first, last, End::Lost);
+            }
         }
+        lost
     }
 
     /// Ends what the copy of an evicted volume does not hold, for upstreams whose settlements were lost.
@@ -269,6 +292,11 @@ impl Settlement {
         !self.forgotten.is_empty()
     }
 
+    /// Whether any upstream has a record of a range in hand.
+    pub(crate) fn any_leased(&self, first: u64, last: u64) -> bool {
+        self.ledgers.values().any(|ledger| ledger.any_leased_of(first, last))
+    }
+
     /// Whether every upstream has settled a range.
     pub(crate) fn all_settled(&self, first: u64, last: u64) -> bool {
         self.ledgers.values().all(|ledger| ledger.all_settled(first, last))
@@ -280,8 +308,6 @@ impl Settlement {
         match self.write_now() {
             Err(error) if error.is_no_space() => {
                 tracing::warn!(%error, "settlements wait for room on the disk");
-                self.unwritten = self.ledgers.keys().cloned().collect();
-                self.ledgers.values_mut().for_each(Ledger::change_all);
                 Ok(())
             }
             written => written,
@@ -289,10 +315,54 @@ impl Settlement {
     }
 
     fn write_now(&mut self) -> Result<(), SpoolError> {
+        if self.is_stuck {
+            return if self.has_room() { self.make_anew() } else { Err(no_room()) };
+        }
         let Err(error) = self.write_changes() else { return Ok(()) };
+        self.write_all_later();
+        if error.is_no_space() {
+            self.is_stuck = true;
+            return Err(error);
+        }
         tracing::warn!(%error, "the settlement store cannot be written, it is made anew");
-        self.start_over()?;
-        self.write_everything()
+        self.make_anew()
+    }
+
+    /// Writes all of it into a new database. Where that finds no room, the old one stays.
+    fn make_anew(&mut self) -> Result<(), SpoolError> {
+        let made = self.start_over().and_then(|()| {
+            self.write_all_later();
+            self.write_changes()
+        });
+        self.is_stuck = made.as_ref().is_err_and(SpoolError::is_no_space);
+        if self.is_stuck {
+            self.write_all_later();
+            self.take_back()?;
+        }
+        made
+    }
+
+    /// Puts the database that was put aside back in its place.
+    fn take_back(&mut self) -> Result<(), SpoolError> {
+        if let Some(given_up) = self.database.take() {
+            given_up.abandon();
+        }
+        let (new, old) = (self.home.join(FOLDER), self.home.join(ASIDE));
+        if !old.exists() {
+            return Ok(());
+        }
+        let act = "put the settlement store back";
+        self.disk.act(act, || {
+            remove_folder(&new)?;
+            fs::rename(&old, &new)
+        })?;
+        self.disk.sync_folder(act, &self.home)
+    }
+
+    /// All of every ledger has to be written.
+    fn write_all_later(&mut self) {
+        self.unwritten = self.ledgers.keys().cloned().collect();
+        self.ledgers.values_mut().for_each(Ledger::change_all);
     }
 
     fn write_changes(&mut self) -> Result<(), SpoolError> {
@@ -319,13 +389,6 @@ impl Settlement {
         self.database.as_mut().ok_or(lost)?.write(rows, gone)
     }
 
-    /// The database is new: all of every ledger has to be written.
-    fn write_everything(&mut self) -> Result<(), SpoolError> {
-        self.unwritten = self.ledgers.keys().cloned().collect();
-        self.ledgers.values_mut().for_each(Ledger::change_all);
-        self.write_changes()
-    }
-
     /// Makes what was written survive a power cut.
     pub(crate) fn sync(&mut self) -> Result<(), SpoolError> {
         self.write_now()?;
@@ -333,36 +396,31 @@ impl Settlement {
         let Some(Err(error)) = self.database.as_mut().map(|database| database.sync(act)) else {
             return Ok(());
         };
+        self.write_all_later();
+        if error.is_no_space() {
+            self.is_stuck = true;
+            return Err(error);
+        }
         tracing::warn!(%error, "the settlement store cannot be synced, it is made anew");
-        self.start_over()?;
-        self.write_everything()?;
+        self.make_anew()?;
         self.database.as_mut().map_or(Ok(()), |database| database.sync(act))
     }
 
     /// Writes everything out and lets go of the database.
     pub(crate) fn close(&mut self) -> Result<(), SpoolError> {
-        self.sync()?;
+        match self.sync() {
+            Err(error) if error.is_no_space() => {
+                tracing::warn!(%error, "what was settled last finds no room on the disk and is sent again");
+                if let Some(stuck) = self.database.take() {
+                    stuck.abandon();
+                }
+            }
+            synced => synced?,
+        }
         self.database.take().map_or(Ok(()), Database::close)
     }
 }
 
-/// What the database says of an upstream, and whether it was configured then.
-fn remembered(rows: &BTreeMap<&[u8], &[u8]>, entry: &UpstreamEntry, last: u64) -> Option<(Ledger, bool)> {
-    let (from, to) = (chunk_key(&entry.name, 0), chunk_key(&entry.name, u64::MAX));
-    let chunks = rows.range(from.as_slice()..=to.as_slice()).filter_map(|(key, value)| {
-        let number = key.last_chunk().map(|number| u64::from_be_bytes(*number))?;
-        Some((number, *value))
-    });
-    let (configured, numbers) = rows.get(summary_key(&entry.name).as_slice())?.split_first()?;
-    Some((Ledger::restore(numbers, chunks, last)?, *configured != 0))
-}
-
-fn summary_key(upstream: &UpstreamName) -> Vec<u8> {
-    let name = upstream.as_str().as_bytes();
-    [&[name.len() as u8], name, &[SUMMARY]].concat()
-}
-
-fn chunk_key(upstream: &UpstreamName, number: u64) -> Vec<u8> {
-    let name = upstream.as_str().as_bytes();
-    [&[name.len() as u8], name, &[CHUNK], &number.to_be_bytes()].concat()
+fn no_room() -> SpoolError {
+    refusal("write settlements", rustix::io::Errno::NOSPC.into())
 }

@@ -93,6 +93,7 @@ impl StoppedSpool {
         let names: Vec<_> = contents.upstreams.iter().map(|entry| entry.name.clone()).collect();
         let disk = Disk::default();
         let settlement = Settlement::open(copy.path(), &disk, &contents.upstreams, &names, contents.last)?;
+        contents.last = settlement.last();
         let dead = DeadLetters::open(home, &disk)?;
         let home = home.into();
         Ok(Some(Self { home, keys, contents, settlement, dead, scanned, _copy: copy, _lock: lock }))

@@ -9,6 +9,7 @@ use crate::privacy::keyring::DataKeys;
 use crate::privacy::record::{Record, TreatmentId};
 use crate::spool::dead::DeadLetters;
 use crate::spool::disk::{Disk, Faults};
+use crate::spool::doubt::Doubts;
 use crate::spool::frame::{Header, Opener, Sealer};
 use crate::spool::ledger::Ledger;
 use crate::spool::lock::Lock;
@@ -21,13 +22,15 @@ use crate::spool::settlement::Settlement;
 use crate::spool::shelf::Shelf;
 use crate::spool::slots::{Left, SlotLedger};
 use crate::spool::space::Space;
+use crate::spool::told::Told;
 use crate::spool::tools::SpoolTools;
 use crate::spool::volume::pack;
 use crate::spool::{
     BatchLimit, Lane, Pruned, Retention, Sequence, Spool, SpoolError, SpoolStatus, StoreId, Stored, Verdict,
+    reserve,
 };
 use chairside_drivers::kit::time::Tick;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -98,6 +101,14 @@ pub struct SledSpool {
     pub(super) damaged: bool,
     /// What volumes lost that some upstream still waited for.
     pub(super) losses: BTreeMap<u64, Runs>,
+    /// Records that are lost although their volume has them, to be told of at the next append.
+    pub(super) untold: BTreeSet<u64>,
+    /// Records that tell of lost ones, from before the start.
+    pub(super) told: Told,
+    /// What could not leave the spool, until somebody tries again.
+    pub(super) passed_over: BTreeSet<u64>,
+    /// Volumes that the device does not give now.
+    pub(super) doubts: Doubts,
     /// Capture times of records that were the oldest waiting when somebody last asked.
     pub(super) oldest: BTreeMap<u64, Timestamp>,
     /// The newest time anybody told: of a capture, or of upkeep.
@@ -145,9 +156,17 @@ impl SledSpool {
         Ok((first..=last).map(Sequence).collect())
     }
 
+    /// Makes what was settled durable, with the space that was kept for it where there is no other.
+    pub(super) fn sync_settlements(&mut self) -> Result<(), SpoolError> {
+        match self.settlement.sync() {
+            Err(error) if error.is_no_space() && reserve::release(&self.home) => self.settlement.sync(),
+            synced => synced,
+        }
+    }
+
     pub(super) fn remove_volumes(&mut self, expired: &[u64]) -> Result<(), SpoolError> {
         // A settlement that a power cut takes back would make records of a removed volume look lost.
-        self.settlement.sync()?;
+        self.sync_settlements()?;
         // A start counts the poll slots of records anew where they were not written down, so those records must still be there.
         let leaving = self.contents.volumes.iter().filter(|volume| expired.contains(&volume.number));
         if leaving.map(|volume| volume.last).max() > Some(self.slots_written.0) {
@@ -166,6 +185,16 @@ impl SledSpool {
     }
 }
 
+/// A disk without room puts off what can wait. Any other failure of it does not pass.
+pub(super) fn another_time(error: SpoolError) -> Result<(), SpoolError> {
+    if !error.is_no_space() {
+        return Err(error);
+    }
+    let error = crate::telemetry::chain(&error);
+    tracing::warn!(error, "the disk has no room; this is done another time");
+    Ok(())
+}
+
 pub(super) fn remove_folder(folder: &Path) -> std::io::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
@@ -177,8 +206,9 @@ impl Spool for SledSpool {
     fn append(&mut self, batch: &[Record]) -> Result<Vec<Sequence>, SpoolError> {
         self.usable()?;
         let Some(newest) = batch.last() else { return Ok(Vec::new()) };
-        self.heard = newest.origin().at;
         let moment = newest.origin();
+        self.heard = moment.at;
+        self.doubts.heard(moment.tick);
         self.mend(moment);
         if let Err(error) = self.make_room(batch.len() as u64 * TYPICAL + SEGMENT, moment) {
             tracing::warn!(%error, "no room could be made in the spool");
@@ -194,14 +224,14 @@ impl Spool for SledSpool {
         lane: Lane,
         now: Tick,
     ) -> Result<Vec<Stored>, SpoolError> {
+        self.doubts.heard(now);
         loop {
             let due = self.settlement.ledger(upstream)?.due(limit.records.min(LEASE), lane, now);
             if due.is_empty() {
                 return Ok(Vec::new());
             }
-            let frames = self.frames(&due)?;
-            let leased = self.open_frames(&due, frames, upstream)?;
-            // Everything that was due and cannot be opened is settled now, so this ends.
+            let leased = self.read_due(&due, upstream)?;
+            // Everything that was due and cannot be had is settled now, so this ends.
             if !leased.is_empty() {
                 let sequences: Vec<_> = leased.iter().map(|stored| stored.sequence).collect();
                 self.settlement.lease(upstream, &sequences)?;
@@ -266,7 +296,10 @@ impl Spool for SledSpool {
     fn prune(&mut self, policy: Retention, now: Timestamp) -> Result<Pruned, SpoolError> {
         self.heard = now;
         self.look_again();
-        self.dead.tidy()?;
+        // What could not be mended may be, the next time.
+        self.damaged |= self.contents.volumes.iter().any(|volume| volume.set_aside.is_some());
+        self.passed_over.clear();
+        self.dead.tidy().or_else(another_time)?;
         self.options.max_bytes = policy.max_bytes;
         let newest = self.contents.volumes.last().map_or(0, |volume| volume.number);
         let (mut expired, mut pruned, mut noted) = (Vec::new(), Pruned::default(), false);
@@ -283,7 +316,10 @@ impl Spool for SledSpool {
             }
         }
         if !expired.is_empty() {
-            self.remove_volumes(&expired)?;
+            if let Err(error) = self.remove_volumes(&expired) {
+                another_time(error)?;
+                pruned = Pruned::default();
+            }
         } else if noted {
             self.commit()?;
         }
@@ -343,10 +379,11 @@ impl Spool for SledSpool {
     }
 
     fn close(&mut self) -> Result<(), SpoolError> {
+        reserve::release_if_short(&self.home);
         self.settlement.close()?;
         self.usable()?;
         self.slots.end();
-        self.write_slots()?;
+        self.write_slots().or_else(another_time)?;
         if let (Some(volume), Some(entry)) = (self.current.take(), self.contents.volumes.last_mut()) {
             self.shelf.write_spans(&self.home, entry.number, entry.last);
             volume.close()?;

@@ -1,5 +1,7 @@
 //! What several tests of the spool need: records that can be told apart.
 
+pub(crate) mod small_disk;
+
 use crate::model::name::{ChairName, MachineName, UpstreamName};
 use crate::model::parameter::Parameter;
 use crate::model::time::{ClockTrust, Timestamp};

@@ -94,7 +94,12 @@ impl SledSpool {
         let newest = self.contents.volumes.last_mut()?;
         let closed = newest.digest.take()?;
         let folder = self.home.join(newest.folder());
-        if newest.set_aside.is_some() || newest.copied.is_some() || digest(&folder).ok()? != closed {
+        // Numbers that were given and lost come behind it: a volume has all of its range.
+        if newest.last != self.contents.last
+            || newest.set_aside.is_some()
+            || newest.copied.is_some()
+            || digest(&folder).ok()? != closed
+        {
             return None;
         }
         let (number, last) = (newest.number, Sequence(newest.last));

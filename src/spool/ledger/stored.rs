@@ -50,6 +50,25 @@ impl Ledger {
         Some(ledger)
     }
 
+    /// The highest sequence that what was stored speaks of.
+    pub(crate) fn highest_known<'a>(
+        summary: &[u8],
+        chunks: impl Iterator<Item = (u64, &'a [u8])>,
+    ) -> Option<u64> {
+        let mut from = Reader::new(summary);
+        let (start, cursor) = (from.u64()?, from.u64()?);
+        let below = start.max(cursor).saturating_sub(1);
+        let marked = chunks.filter_map(|(number, bytes)| {
+            let chunk = chunk(bytes)?;
+            let behind = match &chunk {
+                None => CHUNK - 1,
+                Some(marks) => marks.marks.iter().rposition(|mark| *mark != OPEN)? as u64,
+            };
+            number.checked_mul(CHUNK)?.checked_add(behind)
+        });
+        marked.max().max(Some(below))
+    }
+
     /// Makes the counts agree with the marks: what a lost chunk had counted will be counted again.
     fn reconcile(&mut self) {
         let settled_in = |number: u64, chunk: &Chunk| {

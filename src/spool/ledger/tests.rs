@@ -85,6 +85,26 @@ fn counts_and_the_oldest_waiting_one_do_not_walk_through_a_large_backlog() {
     assert_eq!((ledger.oldest_waiting(), ledger.counts().held), (Some(Sequence(10)), 320_000));
 }
 
+/// What was captured before the clock was right waits for it, all of it, and is asked for again and again.
+#[test]
+fn a_large_backlog_that_is_not_due_is_passed_over_chunk_by_chunk() {
+    let mut ledger = Ledger::new(1, 800_000);
+    let (early, late) = (Tick::from_micros(5), Tick::from_micros(10));
+    (1..=799_000).for_each(|n| ledger.delay(Sequence(n), if n == 70_000 { early } else { late }));
+    let looked_at = |now| {
+        let chunks = ledger.open_chunks();
+        chunks.filter(|number| ledger.open_in(*number) > ledger.delayed.waiting(*number, now)).count()
+    };
+    assert_eq!((looked_at(Tick::ZERO), looked_at(early), looked_at(late)), (5, 6, 3_126));
+    assert_eq!(ledger.due(2, Lane::Backlog, Tick::ZERO), [Sequence(799_001), Sequence(799_002)]);
+    assert_eq!(ledger.due(1, Lane::Backlog, early), [Sequence(70_000)]);
+    assert_eq!(ledger.due(2, Lane::Live, early), [Sequence(799_999), Sequence(800_000)]);
+    ledger.lease([Sequence(70_000)], 0);
+    ledger.delay(Sequence(70_000), late);
+    assert_eq!(ledger.due(1, Lane::Backlog, early), [Sequence(799_001)]);
+    assert_eq!(ledger.due(2, Lane::Backlog, late), [Sequence(1), Sequence(2)]);
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Append(u64),

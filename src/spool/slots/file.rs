@@ -4,8 +4,8 @@ use super::{ChairSlots, Left, SlotLedger, kept};
 use crate::model::name::ChairName;
 use crate::spool::disk::Disk;
 use crate::spool::frame::{FrameFault, Opener};
-use crate::spool::store::SledSpool;
-use crate::spool::{Sequence, SpoolError};
+use crate::spool::store::{SledSpool, another_time};
+use crate::spool::{Sequence, SpoolError, reserve};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -34,7 +34,8 @@ pub(super) fn write(disk: &Disk, home: &Path, slots: &SlotLedger) -> Result<(), 
 
 impl SledSpool {
     /// Reads what was written down and takes in the records behind it. Where it is lost, it counts from the newest records on.
-    pub(in crate::spool) fn open_slots(&mut self) -> Result<(), SpoolError> {
+    /// After a run that was cut off, the newest records also say what it was about to do.
+    pub(in crate::spool) fn open_slots(&mut self, cut_off: bool) -> Result<(), SpoolError> {
         let last = self.contents.last;
         let known = load(&self.home, Sequence(last));
         self.slots = known.unwrap_or_else(|| {
@@ -44,15 +45,29 @@ impl SledSpool {
             SlotLedger::starting_behind(Sequence(last.saturating_sub(LAG)))
         });
         self.slots_written = self.slots.cursor();
-        let mut next = self.slots.cursor().0.saturating_add(1);
+        let known = self.slots.cursor().0;
+        let said = if cut_off { last.saturating_sub(STRIDE) } else { last };
+        let mut next = known.min(said).saturating_add(1);
         while next <= last {
             let until = last.min(next.saturating_add(STRIDE - 1));
             let wanted: Vec<_> = (next..=until).map(Sequence).collect();
-            let frames = self.frames(&wanted)?;
+            let frames = match self.frames(&wanted) {
+                Ok(frames) => frames,
+                Err(error @ SpoolError::Disk { .. }) => {
+                    tracing::warn!(%error, "poll slots of records that cannot be read count as lost in the store");
+                    vec![None; wanted.len()]
+                }
+                Err(error) => return Err(error),
+            };
             let keys = self.keys.clone();
             let mut opener = Opener::new(&*keys);
             for (sequence, frame) in wanted.into_iter().zip(frames) {
-                match frame.map_or(Err(FrameFault::NoFrame), |frame| opener.open(&frame)) {
+                let stored = frame.map_or(Err(FrameFault::NoFrame), |frame| opener.open(&frame));
+                if let Ok(stored) = &stored {
+                    self.told.note(&stored.record);
+                }
+                match stored {
+                    _ if sequence.0 <= known => {}
                     Ok(stored) => self.slots.note(sequence, &stored.record),
                     Err(_) => self.slots.note_lost(sequence),
                 }
@@ -67,8 +82,9 @@ impl SledSpool {
         chairs: &[(ChairName, Duration)],
     ) -> Result<BTreeMap<ChairName, Left>, SpoolError> {
         let left = self.slots.begin(chairs);
-        // Slots are numbered from 0 again, and that must be known before the first of them is.
-        self.write_slots()?;
+        // Slots are numbered from 0 again, and that is better known before the first of them is. Where the disk has no room, the
+        // numbers themselves tell.
+        self.write_slots().or_else(another_time)?;
         Ok(left)
     }
 
@@ -84,7 +100,12 @@ impl SledSpool {
     }
 
     pub(in crate::spool) fn write_slots(&mut self) -> Result<(), SpoolError> {
-        write(&self.disk, &self.home, &self.slots)?;
+        match write(&self.disk, &self.home, &self.slots) {
+            Err(error) if error.is_no_space() && reserve::release(&self.home) => {
+                write(&self.disk, &self.home, &self.slots)?;
+            }
+            written => written?,
+        }
         self.slots_written = self.slots.cursor();
         Ok(())
     }
