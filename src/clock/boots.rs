@@ -61,9 +61,13 @@ impl Boots {
         let mut known: VecDeque<Boot> = text.lines().filter_map(Boot::read).collect();
         let is_same = |boot: &Boot| !id.is_empty() && boot.id == id;
         if !known.back().is_some_and(is_same) {
-            // After a lost file no number may mean a boot of before, so counting begins anywhere.
-            let first = || RandomState::new().hash_one(id) as u16;
-            let number = known.back().map_or_else(first, |last| last.number.wrapping_add(1));
+            // No number may mean a boot of before: neither after the file was lost, nor after it was put back from a copy,
+            // behind which other boots came.
+            let is_known = |number: u16| known.iter().any(|boot| boot.number == number);
+            let mut number = RandomState::new().hash_one(id) as u16;
+            while is_known(number) {
+                number = number.wrapping_add(1);
+            }
             let id = id.split_whitespace().next().unwrap_or("-").to_owned();
             known.push_back(Boot { number, id, floor, began: None, over: None, seen: None });
         }
@@ -293,6 +297,17 @@ mod tests {
         let second = load(dir.path(), "b", NOON).begin();
         assert_ne!(first, second);
         assert_eq!(load(dir.path(), "b", NOON).begin(), second);
+    }
+
+    #[test]
+    fn two_boots_that_follow_the_same_copy_have_ticks_of_their_own() {
+        let begin = |id: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("boots"), "7 a 0 - - -\n").unwrap();
+            load(dir.path(), id, NOON).begin()
+        };
+        let begins: std::collections::BTreeSet<_> = (0..20).map(|boot| begin(&boot.to_string())).collect();
+        assert!(begins.len() > 10, "{begins:?}");
     }
 
     #[test]

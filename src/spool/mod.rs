@@ -69,7 +69,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence(pub u64);
 
-/// A store: 128 random bits drawn when it was created; a wiped or restored store has a new one.
+/// A store: 128 random bits drawn when it was created, and anew where its manifest was lost. One that was put back from a copy has the
+/// same, so what must never come twice needs more than it and a sequence.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StoreId(pub [u8; 16]);
 

@@ -16,13 +16,15 @@ pub(super) struct Ids<'a> {
 }
 
 impl Ids<'_> {
-    /// Over the record, the part of it, and the binding under which it was written.
+    /// Over the record, the part of it, and the binding under which it was written. The tick of its capture is in it: a store
+    /// that was put back from a copy gives the numbers behind the copy again, to other records.
     pub(super) fn observation(self, stored: &Stored, part: u16, revision: Revision) -> Uuid {
         self.derive(&[
             b"Observation",
             &stored.store.0,
             stored.record.origin().machine.as_str().as_bytes(),
             &stored.sequence.0.to_be_bytes(),
+            &stored.record.origin().tick.as_micros().to_be_bytes(),
             &part.to_be_bytes(),
             &revision.0.to_be_bytes(),
         ])
@@ -57,5 +59,37 @@ impl Ids<'_> {
 
     fn derive(self, about: &[&[u8]]) -> Uuid {
         self.identities.resource_id(self.recipient, about)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::time::{ClockTrust, Timestamp};
+    use crate::normalise::Origin;
+    use crate::privacy::record::Body;
+    use crate::upstream::fhir::testing::{Bindings, origin, stored_at};
+    use chairside_drivers::kit::time::Tick;
+
+    fn id(stored: &Stored) -> Uuid {
+        let recipient = UpstreamName::new("ehr").unwrap();
+        Ids { recipient: &recipient, identities: &Bindings::default() }.observation(stored, 0, Revision(1))
+    }
+
+    fn captured(tick: u64) -> Stored {
+        stored_at(7, Origin { tick: Tick::from_micros(tick), ..origin() }, None, Body::Values(Vec::new()))
+    }
+
+    #[test]
+    fn a_number_that_a_store_put_back_from_a_copy_gives_again_leads_to_another_id() {
+        assert_eq!(id(&captured(1)), id(&captured(1)));
+        assert_ne!(id(&captured(1)), id(&captured(2)));
+    }
+
+    #[test]
+    fn a_record_that_is_given_its_right_time_keeps_its_id() {
+        let (stored, later) = (captured(1), Timestamp::from_micros(1_900_000_000_000_000));
+        let record = stored.record.clone().retimed(later, ClockTrust::Retimed);
+        assert_eq!(id(&Stored { record, ..stored.clone() }), id(&stored));
     }
 }
