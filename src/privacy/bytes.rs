@@ -29,6 +29,10 @@ pub(super) trait Write {
 
 impl Write for Vec<u8> {
     fn put_varint(&mut self, mut value: u64) {
+        // What most values are: the loop would ask for room twice.
+        if let 0x80..0x4000 = value {
+            return self.extend_from_slice(&[(value & 0x7f) as u8 | 0x80, (value >> 7) as u8]);
+        }
         while value >= 0x80 {
             self.push((value & 0x7f) as u8 | 0x80);
             value >>= 7;

@@ -58,8 +58,14 @@ const FLAGS: u8 = 0b1_1111;
 /// The record as bytes; about 250 for a poll of 36 values.
 #[must_use]
 pub fn encode(record: &Record) -> Vec<u8> {
-    let origin = record.origin();
     let mut out = Vec::with_capacity(320);
+    encode_into(record, &mut out);
+    out
+}
+
+/// Appends what [`encode`] gives.
+pub fn encode_into(record: &Record, out: &mut Vec<u8>) {
+    let origin = record.origin();
     out.push(FORMAT);
     out.push(kind(record.body()));
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
@@ -84,8 +90,7 @@ pub fn encode(record: &Record) -> Vec<u8> {
     out.put_text(origin.chair.as_str());
     out.put_text(origin.machine.as_str());
     out.put_text(origin.model.as_str());
-    put_body(&mut out, record.body());
-    out
+    put_body(out, record.body());
 }
 
 /// The record of these bytes.

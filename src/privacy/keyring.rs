@@ -4,6 +4,7 @@
 //! where the device itself cannot say which of the two it holds, nothing more is changed or sealed until a new start.
 
 mod file;
+pub(crate) mod record_key;
 pub(super) mod state;
 
 use super::crypto::{Refused, Secret};
@@ -15,6 +16,8 @@ use crate::exit::Exit;
 use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
 use file::Kek;
+use record_key::AtHand;
+pub use record_key::{RecordKey, Sealing};
 use state::State;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -77,6 +80,14 @@ pub trait DataKeys: Send + Sync {
     fn seal_key(&self, id: KeyId) -> Result<DataKey, KeyError>;
     /// The key that opens frames of this id; `None` when it was destroyed or never was.
     fn open_key(&self, id: KeyId) -> Option<DataKey>;
+    /// What the key that seals frames of this id becomes in one store since one start. Not to be kept beyond one act.
+    ///
+    /// # Errors
+    /// [`KeyError`] as for [`DataKeys::seal_key`], or when the cipher refuses.
+    fn record_key(&self, id: KeyId, sealing: &Sealing) -> Result<Arc<RecordKey>, KeyError> {
+        let key = RecordKey::derive(&self.seal_key(id)?, id, sealing);
+        key.map(Arc::new).ok_or(KeyError::Cryptography)
+    }
 }
 
 /// Why a key cannot be had.
@@ -88,6 +99,9 @@ pub enum KeyError {
     /// The treatment's key was destroyed.
     #[error("the key was destroyed")]
     Destroyed,
+    /// The cipher refused.
+    #[error("derive a key: the cryptography module refused")]
+    Cryptography,
 }
 
 /// Why the keyring cannot be opened or changed.
@@ -204,6 +218,8 @@ pub struct Opened {
 /// All keys, the patients' rows and the bindings, behind one sealed file.
 pub struct Keyring {
     current: RwLock<Arc<State>>,
+    /// Derived from data keys that are in `current`, and from no other.
+    derived: AtHand,
     /// Held over every change, so that changes follow each other.
     home: Mutex<Home>,
     /// Why it may not be durable, once that has happened.
@@ -296,7 +312,7 @@ impl Keyring {
 
     fn with(home: Home, state: State, opened: Opened) -> Self {
         let (current, home) = (RwLock::new(Arc::new(state)), Mutex::new(home));
-        Self { current, home, unsure: OnceLock::new(), opened }
+        Self { current, derived: AtHand::default(), home, unsure: OnceLock::new(), opened }
     }
 
     /// How it came to be open.
@@ -416,6 +432,11 @@ impl Keyring {
         }
     }
 
+    /// A frame whose key may be gone after a loss of power could never be read.
+    fn ensure_sealing(&self) -> Result<(), KeyError> {
+        self.unsure.get().map_or(Ok(()), |kind| Err(KeyError::Write((*kind).into())))
+    }
+
     /// Makes the replaced file's name durable. Where that fails nobody can say which file a loss of power would leave.
     fn settle(&self, disk: &Disk, path: &Path) -> Result<(), KeyringError> {
         disk.sync_folder(folder_of(path)).map_err(|source| {
@@ -424,29 +445,30 @@ impl Keyring {
         })
     }
 
+    /// Puts a state in force. What was derived from a key that is not in it any more is gone when this returns.
     fn put(&self, state: State) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
+        let new = Arc::new(state);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *current, Arc::clone(&new));
+        drop(current);
+        self.derived.keep(|id| new.data_key(id).is_some() && new.data_key(id) == old.data_key(id));
     }
 }
 
 impl DataKeys for Keyring {
     fn seal_key(&self, id: KeyId) -> Result<DataKey, KeyError> {
-        // A frame whose key may be gone after a loss of power could never be read.
-        if let Some(kind) = self.unsure.get() {
-            return Err(KeyError::Write((*kind).into()));
-        }
+        self.ensure_sealing()?;
         // A treatment's key is drawn, and durable, before the treatment's id is known to anyone.
         self.open_key(id).ok_or(KeyError::Destroyed)
     }
 
     fn open_key(&self, id: KeyId) -> Option<DataKey> {
-        let state = self.state();
-        let key = if id == KeyId::FACILITY {
-            &state.facility
-        } else {
-            &state.treatments.get(&TreatmentId::from_bytes(id.0))?.key
-        };
-        Some(DataKey::from_bytes(*key.as_bytes()))
+        Some(DataKey::from_bytes(*self.state().data_key(id)?.as_bytes()))
+    }
+
+    fn record_key(&self, id: KeyId, sealing: &Sealing) -> Result<Arc<RecordKey>, KeyError> {
+        self.ensure_sealing()?;
+        self.derived.get(id, sealing, || self.seal_key(id))
     }
 }
 

@@ -8,7 +8,7 @@ use crate::normalise::{EndReason, Origin};
 use std::fmt;
 
 pub use super::bytes::ReadError;
-pub use super::codec::{DecodeError, decode, encode};
+pub use super::codec::{DecodeError, decode, encode, encode_into};
 
 /// A treatment: 128 random bits drawn at its start. Says nothing about the patient.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

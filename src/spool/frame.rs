@@ -17,14 +17,14 @@
 //!
 //! The whole header is the associated data, so nothing of it can be changed and no frame can stand in for another.
 
-use crate::privacy::keyring::{DataKey, DataKeys, KeyError, KeyId};
-use crate::privacy::record::{Body, Record, decode, encode};
+use crate::privacy::keyring::record_key::TAG;
+use crate::privacy::keyring::{DataKeys, KeyError, KeyId, RecordKey, Sealing};
+use crate::privacy::record::{Body, Record, decode, encode_into};
 use crate::spool::bytes::Reader;
+use crate::spool::volume::Packing;
 use crate::spool::{Sequence, SpoolError, StoreId, Stored};
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::hkdf;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::io::Write as _;
 use std::sync::Arc;
 
 /// A frame is never larger: sled moves larger values into files that leak.
@@ -38,8 +38,6 @@ pub(crate) const MAGIC: [u8; 4] = [0xF5, 0xC5, 0x9D, 0xF7];
 
 /// The format this program writes, and the highest it reads.
 pub(crate) const FORMAT: u8 = 1;
-
-const TAG: usize = 16;
 
 /// The longest record that fits, encoded.
 pub(crate) const MAX_RECORD: usize = MAX_FRAME - HEADER - TAG;
@@ -151,7 +149,7 @@ impl Header {
     }
 
     fn write(&self) -> [u8; HEADER] {
-        let fields: [&[u8]; 11] = [
+        let fields: [&[u8]; 10] = [
             &MAGIC,
             &[FORMAT, 0],
             &self.sealed.to_be_bytes(),
@@ -162,12 +160,14 @@ impl Header {
             &self.key.0,
             &self.salt,
             &self.counter.to_be_bytes(),
-            &[],
         ];
-        let covered = fields.concat();
-        let checksum = crc32fast::hash(&covered).to_be_bytes();
         let mut out = [0; HEADER];
-        out.iter_mut().zip(covered.iter().chain(&checksum)).for_each(|(to, from)| *to = *from);
+        if let Some((covered, checksum)) = out.split_last_chunk_mut::<4>() {
+            let mut rest = &mut *covered;
+            // They fill it: it has the length of all fields.
+            fields.iter().for_each(|field| drop(rest.write_all(field)));
+            *checksum = crc32fast::hash(covered).to_be_bytes();
+        }
         out
     }
 
@@ -186,8 +186,7 @@ pub(crate) fn split(bytes: &[u8]) -> Result<(Header, &[u8], &[u8]), FrameFault> 
 
 /// Seals records. One exists per store and process start: its salt is fresh and its counter never goes back.
 pub(crate) struct Sealer {
-    store: StoreId,
-    salt: [u8; 32],
+    sealing: Sealing,
     counter: u64,
     keys: Arc<dyn DataKeys>,
 }
@@ -195,78 +194,72 @@ pub(crate) struct Sealer {
 impl Sealer {
     /// A sealer with a salt that was never used before.
     pub(crate) fn new(store: StoreId, salt: [u8; 32], keys: Arc<dyn DataKeys>) -> Self {
-        Self { store, salt, counter: 0, keys }
+        Self { sealing: Sealing { store: store.0, salt }, counter: 0, keys }
     }
 
-    /// The records as frames, from this sequence on.
+    /// The records as rows of frames, from this sequence on.
     ///
     /// # Errors
     /// `TooLarge`, or `Key` and `Disk` of the keyring.
-    pub(crate) fn seal_all(&mut self, first: Sequence, batch: &[Record]) -> Result<Vec<Vec<u8>>, SpoolError> {
-        // Derived once a batch and not kept longer: a key that is destroyed is gone.
-        let mut ciphers = HashMap::new();
-        let sequences = (first.0..).map(Sequence);
-        sequences
-            .zip(batch)
-            .map(|(sequence, record)| self.seal_with(&mut ciphers, sequence, record))
-            .collect()
+    pub(crate) fn seal_all(&mut self, first: Sequence, batch: &[Record]) -> Result<Packing, SpoolError> {
+        let mut rows = Packing::new(batch.len());
+        for (sequence, record) in (first.0..).map(Sequence).zip(batch) {
+            rows.add(sequence, |row| self.seal_into(row, sequence, record))?;
+        }
+        Ok(rows)
     }
 
     /// One record as a frame.
     #[cfg(test)]
     pub(crate) fn seal(&mut self, sequence: Sequence, record: &Record) -> Result<Vec<u8>, SpoolError> {
-        self.seal_with(&mut HashMap::new(), sequence, record)
+        let mut frame = Vec::new();
+        self.seal_into(&mut frame, sequence, record).map(|()| frame)
     }
 
     /// A frame that authenticates and says nothing that this program knows.
     #[cfg(test)]
     pub(crate) fn seal_a_riddle(&mut self, sequence: Sequence) -> Vec<u8> {
-        let mut sealed = b"from another time".to_vec();
-        let (store, salt, counter) = (self.store, self.salt, self.counter);
+        let mut text = b"from another time".to_vec();
+        let (store, salt, counter) = (StoreId(self.sealing.store), self.sealing.salt, self.counter);
         self.counter += 1;
-        let (length, key) = ((sealed.len() + TAG) as u16, KeyId::FACILITY);
-        let header = Header { sealed: length, store, sequence, kind: 200, key, salt, counter };
-        let cipher = record_key(&self.keys.seal_key(key).unwrap(), &header).unwrap();
-        let front = header.write();
-        cipher.seal_in_place_append_tag(nonce(counter), Aad::from(&front), &mut sealed).unwrap();
-        [front.as_slice(), &sealed].concat()
+        let (sealed, key) = ((text.len() + TAG) as u16, KeyId::FACILITY);
+        let front = Header { sealed, store, sequence, kind: 200, key, salt, counter }.write();
+        let tag = self.keys.record_key(key, &self.sealing).unwrap().seal(counter, &front, &mut text).unwrap();
+        [front.as_slice(), &text, &tag].concat()
     }
 
-    fn seal_with(
+    /// Appends the record's frame. What is in the row behind an error is of no use.
+    fn seal_into(
         &mut self,
-        ciphers: &mut HashMap<KeyId, LessSafeKey>,
+        row: &mut Vec<u8>,
         sequence: Sequence,
         record: &Record,
-    ) -> Result<Vec<u8>, SpoolError> {
-        let mut sealed = encode(record);
-        let length = sealed.len() + TAG;
-        if sealed.len() > MAX_RECORD {
-            return Err(SpoolError::TooLarge(sealed.len()));
+    ) -> Result<(), SpoolError> {
+        let start = row.len();
+        row.extend_from_slice(&[0; HEADER]);
+        encode_into(record, row);
+        let length = row.len() - start - HEADER;
+        if length > MAX_RECORD {
+            return Err(SpoolError::TooLarge(length));
         }
-        let key = record.treatment().map_or(KeyId::FACILITY, KeyId::from);
         let header = Header {
-            sealed: u16::try_from(length).map_err(|_| SpoolError::TooLarge(length))?,
-            store: self.store,
+            sealed: u16::try_from(length + TAG).map_err(|_| SpoolError::TooLarge(length))?,
+            store: StoreId(self.sealing.store),
             sequence,
             kind: FrameKind::of(record.body()) as u8,
-            key,
-            salt: self.salt,
+            key: record.treatment().map_or(KeyId::FACILITY, KeyId::from),
+            salt: self.sealing.salt,
             counter: self.counter,
         };
-        let cipher = match ciphers.entry(key) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => {
-                let data_key = self.keys.seal_key(key).map_err(refused)?;
-                unknown.insert(record_key(&data_key, &header).ok_or(NO_CIPHER)?)
-            }
-        };
+        let key = self.keys.record_key(header.key, &self.sealing).map_err(refused)?;
         // Counted before use: whatever happens next, this nonce is spent.
         self.counter = self.counter.checked_add(1).ok_or(NO_CIPHER)?;
-        let front = header.write();
-        cipher
-            .seal_in_place_append_tag(nonce(header.counter), Aad::from(&front), &mut sealed)
-            .map_err(|_| NO_CIPHER)?;
-        Ok([front.as_slice(), &sealed].concat())
+        let place = row.get_mut(start..).and_then(|frame| frame.split_first_chunk_mut::<HEADER>());
+        let (front, text) = place.ok_or(NO_CIPHER)?;
+        *front = header.write();
+        let tag = key.seal(header.counter, front, text).ok_or(NO_CIPHER)?;
+        row.extend_from_slice(&tag);
+        Ok(())
     }
 }
 
@@ -275,14 +268,15 @@ const NO_CIPHER: SpoolError = SpoolError::Engine { act: "seal a record", why: "t
 fn refused(error: KeyError) -> SpoolError {
     match error {
         KeyError::Write(source) => super::disk::refusal("write the keyring for a record", source),
-        _ => SpoolError::Key,
+        KeyError::Cryptography => NO_CIPHER,
+        KeyError::Destroyed => SpoolError::Key,
     }
 }
 
 /// Opens frames. It keeps derived keys, so it lives no longer than one act: a key that is destroyed is gone.
 pub(crate) struct Opener<'a> {
     keys: &'a dyn DataKeys,
-    derived: HashMap<Derivation, Option<LessSafeKey>>,
+    derived: HashMap<Derivation, Option<RecordKey>>,
 }
 
 /// What a record key is derived from, beside the data key: store, key id and salt.
@@ -319,33 +313,16 @@ impl<'a> Opener<'a> {
             self.derived.clear();
         }
         let keys = self.keys;
-        let cipher = self
-            .derived
-            .entry((header.store.0, header.key.0, header.salt))
-            .or_insert_with(|| keys.open_key(header.key).and_then(|key| record_key(&key, &header)));
+        let cipher = self.derived.entry((header.store.0, header.key.0, header.salt)).or_insert_with(|| {
+            let sealing = Sealing { store: header.store.0, salt: header.salt };
+            RecordKey::derive(&keys.open_key(header.key)?, header.key, &sealing)
+        });
         let cipher = cipher.as_ref().ok_or(FrameFault::KeyGone)?;
         let mut text = sealed.to_vec();
-        let length = cipher
-            .open_in_place(nonce(header.counter), Aad::from(front), &mut text)
-            .map_err(|_| FrameFault::Forged)?
-            .len();
+        let length = cipher.open(header.counter, front, &mut text).ok_or(FrameFault::Forged)?;
         text.truncate(length);
         Ok((header, text))
     }
-}
-
-/// The key of one treatment in one store since one process start.
-fn record_key(data_key: &DataKey, header: &Header) -> Option<LessSafeKey> {
-    let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, &header.salt).extract(data_key.as_bytes());
-    let purpose: [&[u8]; 3] = [b"record", &header.store.0, &header.key.0];
-    let expanded = extracted.expand(&purpose, &AES_256_GCM).ok()?;
-    Some(LessSafeKey::new(UnboundKey::from(expanded)))
-}
-
-fn nonce(counter: u64) -> Nonce {
-    let mut bytes = [0; NONCE_LEN];
-    bytes.iter_mut().rev().zip(counter.to_le_bytes()).for_each(|(to, from)| *to = from);
-    Nonce::assume_unique_for_key(bytes)
 }
 
 #[cfg(test)]

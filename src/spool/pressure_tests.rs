@@ -7,7 +7,6 @@ use crate::spool::frame::Header;
 use crate::spool::store::{Options, SledSpool};
 use crate::spool::testing::small_disk::SmallDisk;
 use crate::spool::testing::{Keys, at, fast_home, reading, record, upstream};
-use crate::spool::volume::pack;
 use crate::spool::{BatchLimit, Counts, Lane, Retention, Sequence, Spool, SpoolError, Stored, Verdict};
 use chairside_drivers::kit::time::Tick;
 use std::collections::BTreeSet;
@@ -219,8 +218,8 @@ fn files_of_a_damaged_volume_that_nobody_may_remove_do_not_stop_an_eviction() {
 /// Appends a record that nobody can read, as a newer program could have written it.
 fn append_a_riddle(spool: &mut SledSpool) -> u64 {
     let sequence = spool.contents.last + 1;
-    let frames = [spool.sealer.seal_a_riddle(Sequence(sequence))];
-    spool.write_frames(&pack(Sequence(sequence), &frames), at(1)).unwrap();
+    let row = spool.sealer.seal_a_riddle(Sequence(sequence)).into();
+    spool.write_frames(&[(Sequence(sequence), row)], at(1)).unwrap();
     spool.contents.last = sequence;
     spool.contents.volumes.last_mut().unwrap().last = sequence;
     spool.mark().unwrap();

@@ -50,9 +50,9 @@ impl SledSpool {
         self.measured
     }
 
-    /// These frames were written.
-    pub(super) fn note_written(&mut self, frames: &[Vec<u8>]) {
-        self.measured.added = self.measured.added.saturating_add(bytes_of(frames));
+    /// Frames of so many bytes were written.
+    pub(super) const fn note_written(&mut self, frames: u64) {
+        self.measured.added = self.measured.added.saturating_add(on_disk(frames));
         self.measured.appends = self.measured.appends.saturating_sub(1);
     }
 
@@ -70,12 +70,12 @@ impl SledSpool {
         self.current.is_some() && newest.saturating_add(added) >= bytes && self.files().1 >= bytes
     }
 
-    /// Whether these frames may be written.
+    /// Whether frames of so many bytes may be written for these records.
     ///
     /// # Errors
     /// `Full`, or `Disk` when the file system cannot be asked.
-    pub(super) fn check_space(&mut self, batch: &[Record], frames: &[Vec<u8>]) -> Result<(), SpoolError> {
-        let bytes = bytes_of(frames).saturating_add(SEGMENT);
+    pub(super) fn check_space(&mut self, batch: &[Record], frames: u64) -> Result<(), SpoolError> {
+        let bytes = on_disk(frames).saturating_add(SEGMENT);
         let urgent = batch.iter().all(|record| FrameKind::of(record.body()).passes_the_reserve());
         let kept_back = if urgent { 0 } else { self.options.max_bytes / RESERVE };
         // What says that records leave comes before they do: an eviction has to begin above the bound.
@@ -126,9 +126,9 @@ impl SledSpool {
     }
 }
 
-/// Bytes that these frames take on disk at most.
-fn bytes_of(frames: &[Vec<u8>]) -> u64 {
-    frames.iter().map(|frame| frame.len() as u64).sum::<u64>() * SLED_OVERHEAD
+/// Bytes that frames of so many bytes take on disk at most.
+const fn on_disk(frames: u64) -> u64 {
+    frames.saturating_mul(SLED_OVERHEAD)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@
 
 use crate::spool::disk::Disk;
 use crate::spool::frame::{Header, split};
-use crate::spool::volume::{Database, Row};
+use crate::spool::volume::Database;
 use crate::spool::{Sequence, SpoolError};
 use std::path::Path;
 
@@ -70,18 +70,17 @@ impl Volume {
 
     /// Writes the rows of one commit, each under the sequence of its first frame, behind those that are there. They are with the
     /// operating system when it returns.
-    pub(crate) fn write(&mut self, rows: &[Row]) -> Result<(), SpoolError> {
+    pub(crate) fn write(&mut self, rows: &[(Sequence, sled::IVec)]) -> Result<(), SpoolError> {
         let full = SpoolError::Engine { act: "write to a volume", why: "it has too many rows" };
         let mut keyed = Vec::with_capacity(rows.len());
         let mut groups = self.groups;
         for (place, (sequence, value)) in (self.firsts.len()..).zip(rows) {
             let key = row_key(place).ok_or_else(|| full.clone())?;
             while groups <= key / GROUP + AHEAD {
-                keyed.extend((0..EMPTY).map(|empty| (groups * GROUP + empty, Vec::new())));
+                keyed.extend((0..EMPTY).map(|empty| (groups * GROUP + empty, sled::IVec::default())));
                 groups += 1;
             }
-            let first = sequence.as_slice().try_into().map_err(|_| full.clone())?;
-            self.firsts.push(u64::from_be_bytes(first));
+            self.firsts.push(sequence.0);
             keyed.push((key, value.clone()));
         }
         self.groups = groups;
@@ -153,16 +152,15 @@ mod tests {
     use crate::spool::disk::Disk;
     use crate::spool::frame::{Opener, Sealer};
     use crate::spool::testing::{Keys, record};
-    use crate::spool::volume::{files, pack};
+    use crate::spool::volume::files;
     use std::sync::Arc;
 
     fn fill(volume: &mut Volume, keys: &Arc<Keys>, sequences: std::ops::Range<u64>, commit: usize) {
         let mut sealer = Sealer::new(StoreId([1; 16]), [2; 32], keys.clone());
         let all: Vec<u64> = sequences.collect();
         for part in all.chunks(commit) {
-            let frames: Vec<_> =
-                part.iter().map(|n| sealer.seal(Sequence(*n), &record(*n)).unwrap()).collect();
-            volume.write(&pack(Sequence(part[0]), &frames)).unwrap();
+            let records: Vec<_> = part.iter().map(|n| record(*n)).collect();
+            volume.write(&sealer.seal_all(Sequence(part[0]), &records).unwrap().rows()).unwrap();
         }
     }
 

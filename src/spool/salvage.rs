@@ -169,8 +169,8 @@ mod tests {
     use crate::disk::simulated::under_every_fault;
     use crate::spool::frame::Sealer;
     use crate::spool::scan::Tail;
-    use crate::spool::testing::{Keys, record, record_of, treatment};
-    use crate::spool::volume::{Database, files, pack};
+    use crate::spool::testing::{Keys, pack, record, record_of, treatment};
+    use crate::spool::volume::{Database, files};
     use crate::spool::{Sequence, StoreId};
     use proptest::prelude::*;
     use std::path::PathBuf;

@@ -24,7 +24,6 @@ use crate::spool::slots::{Left, SlotLedger};
 use crate::spool::space::Space;
 use crate::spool::told::Told;
 use crate::spool::tools::SpoolTools;
-use crate::spool::volume::pack;
 use crate::spool::{
     BatchLimit, Lane, Pruned, Retention, Sequence, Spool, SpoolError, SpoolStatus, StoreId, Stored, Verdict,
     reserve,
@@ -137,10 +136,11 @@ impl SledSpool {
     /// Writes the records; durable when it returns.
     pub(super) fn keep(&mut self, batch: &[Record], at: Timestamp) -> Result<Vec<Sequence>, SpoolError> {
         let first = self.contents.last + 1;
-        let frames = self.sealer.seal_all(Sequence(first), batch)?;
-        self.check_space(batch, &frames)?;
-        self.write_frames(&pack(Sequence(first), &frames), at)?;
-        self.note_written(&frames);
+        let sealed = self.sealer.seal_all(Sequence(first), batch)?;
+        let bytes = sealed.bytes();
+        self.check_space(batch, bytes)?;
+        self.write_frames(&sealed.rows(), at)?;
+        self.note_written(bytes);
         let last = self.contents.last + batch.len() as u64;
         self.contents.last = last;
         if let Some(volume) = self.contents.volumes.last_mut() {

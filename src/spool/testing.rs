@@ -9,6 +9,8 @@ use crate::model::value::{Doubts, Mark, Reading, Value};
 use crate::normalise::{EndReason, Origin};
 use crate::privacy::keyring::{DataKey, DataKeys, KeyError, KeyId};
 use crate::privacy::record::{Body, Event, Gap, GapCause, Record, TreatmentId};
+use crate::spool::Sequence;
+use crate::spool::volume::{Packing, Row};
 use chairside_drivers::kit::decimal::Decimal;
 use chairside_drivers::kit::driver::ModelId;
 use chairside_drivers::kit::time::{Slot, Tick};
@@ -77,6 +79,20 @@ fn origin(number: u64) -> Origin {
         previous: None,
         simulated: true,
     }
+}
+
+/// Frames as rows of a database.
+pub(crate) fn pack(first: Sequence, frames: &[Vec<u8>]) -> Vec<Row> {
+    let mut rows = Packing::new(frames.len());
+    for (sequence, frame) in (first.0..).zip(frames) {
+        let added: Result<(), ()> = rows.add(Sequence(sequence), |row| {
+            row.extend_from_slice(frame);
+            Ok(())
+        });
+        added.unwrap();
+    }
+    let keyed = |(first, row): (Sequence, sled::IVec)| (first.0.to_be_bytes().to_vec(), row.to_vec());
+    rows.rows().into_iter().map(keyed).collect()
 }
 
 /// Keys that follow from their id, until they are destroyed.

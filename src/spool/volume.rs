@@ -98,7 +98,7 @@ impl Database {
     }
 
     /// Inserts rows under numbers, one by one in this order, and hands them to the operating system.
-    pub(crate) fn insert(&mut self, rows: Vec<(u32, Vec<u8>)>) -> Result<(), SpoolError> {
+    pub(crate) fn insert(&mut self, rows: Vec<(u32, sled::IVec)>) -> Result<(), SpoolError> {
         let act = "write to a database";
         self.disk.act(act, || Ok(()))?;
         self.run(act, move |db| {
@@ -165,16 +165,56 @@ impl Drop for Database {
     }
 }
 
-/// Packs the frames of one commit into rows: the key of a row is the sequence of its first frame.
-pub(crate) fn pack(first: Sequence, frames: &[Vec<u8>]) -> Vec<Row> {
-    let mut rows: Vec<Row> = Vec::new();
-    for (sequence, frame) in (first.0..).zip(frames) {
-        match rows.last_mut() {
-            Some((_, value)) if value.len() + frame.len() <= VALUE => value.extend_from_slice(frame),
-            _ => rows.push((sequence.to_be_bytes().to_vec(), frame.clone())),
-        }
+/// The frames of one commit as rows, each known by the sequence of its first frame.
+pub(crate) struct Packing {
+    rows: Vec<(Sequence, Vec<u8>)>,
+    /// Frames that may come.
+    expected: usize,
+}
+
+/// Most frames are smaller; a buffer grows for those that are not.
+const USUAL: usize = 512;
+
+impl Packing {
+    /// Rows of about so many frames.
+    pub(crate) const fn new(frames: usize) -> Self {
+        Self { rows: Vec::new(), expected: frames }
     }
-    rows
+
+    /// Takes the frame that `write` appends to a row into the last row, or into a new one where it does not fit.
+    pub(crate) fn add<E>(
+        &mut self,
+        sequence: Sequence,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let room = self.expected.saturating_mul(USUAL).min(VALUE + USUAL);
+        self.expected = self.expected.saturating_sub(1);
+        let Some((_, row)) = self.rows.last_mut() else {
+            let mut row = Vec::with_capacity(room);
+            write(&mut row)?;
+            self.rows.push((sequence, row));
+            return Ok(());
+        };
+        let before = row.len();
+        write(row)?;
+        if row.len() > VALUE {
+            let mut next = Vec::with_capacity(room);
+            next.extend_from_slice(row.get(before..).unwrap_or_default());
+            row.truncate(before);
+            self.rows.push((sequence, next));
+        }
+        Ok(())
+    }
+
+    /// Bytes of all frames.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.rows.iter().map(|(_, row)| row.len() as u64).sum()
+    }
+
+    /// The rows, ready for the engine: a copy of one is the same bytes.
+    pub(crate) fn rows(self) -> Vec<(Sequence, sled::IVec)> {
+        self.rows.into_iter().map(|(first, row)| (first, row.into())).collect()
+    }
 }
 
 /// All files under a folder, in a fixed order.

@@ -6,7 +6,6 @@ use crate::spool::room::SEGMENT;
 use crate::spool::rows::Volume;
 use crate::spool::scan::digest;
 use crate::spool::store::SledSpool;
-use crate::spool::volume::Row;
 use crate::spool::{Sequence, SpoolError, reserve};
 use std::time::Duration;
 
@@ -24,7 +23,11 @@ const VOLUME_LEAST: u64 = 4 * SEGMENT;
 
 impl SledSpool {
     /// Writes the frames; durable when it returns. A volume that fails is left as it is and its frames go to a new one.
-    pub(super) fn write_frames(&mut self, rows: &[Row], at: Timestamp) -> Result<(), SpoolError> {
+    pub(super) fn write_frames(
+        &mut self,
+        rows: &[(Sequence, sled::IVec)],
+        at: Timestamp,
+    ) -> Result<(), SpoolError> {
         let mut last_chance = false;
         loop {
             let written = self.open_volume(at).and_then(|()| match self.current.as_mut() {

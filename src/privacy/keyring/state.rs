@@ -5,6 +5,7 @@ use crate::model::name::{ChairName, MachineName, UpstreamName};
 use crate::model::time::Timestamp;
 use crate::privacy::bytes::{ReadError, Reader, Write};
 use crate::privacy::crypto::{Refused, Secret};
+use crate::privacy::keyring::KeyId;
 use crate::privacy::record::{Correction, OpenAlarm, Revision, TreatmentId};
 use chairside_drivers::kit::decimal::Decimal;
 use chairside_drivers::kit::time::Tick;
@@ -124,6 +125,14 @@ impl State {
             chairs: BTreeMap::new(),
             untold: Vec::new(),
         })
+    }
+
+    /// The data key of this id.
+    pub(in crate::privacy) fn data_key(&self, id: KeyId) -> Option<&Secret> {
+        if id == KeyId::FACILITY {
+            return Some(&self.facility);
+        }
+        self.treatments.get(&TreatmentId::from_bytes(id.0)).map(|treatment| &treatment.key)
     }
 
     pub(in crate::privacy) fn encode(&self) -> Zeroizing<Vec<u8>> {

@@ -177,6 +177,24 @@ fn forgetting_destroys_the_keys_of_ended_treatments_alone() {
 }
 
 #[test]
+fn forgetting_a_treatment_takes_what_was_derived_from_its_key_before_it_returns() {
+    let folder = tempfile::tempdir().unwrap();
+    let keyring = open(folder.path());
+    let (old, running) = (add_treatment(&keyring, 1, Some(10)), add_treatment(&keyring, 2, None));
+    let sealing = Sealing { store: [1; 16], salt: [2; 32] };
+    let derived =
+        |id: TreatmentId| keyring.record_key(id.into(), &sealing).map(|key| std::sync::Arc::downgrade(&key));
+    let (of_old, of_running) = (derived(old).unwrap(), derived(running).unwrap());
+    keyring.ensure_recipients([&upstream("ehr")]).unwrap();
+    assert!(of_old.upgrade().is_some(), "another change takes no key");
+    keyring.forget_treatments(&[old, running]).unwrap();
+    assert!(of_old.upgrade().is_none());
+    assert!(of_running.upgrade().is_some());
+    assert!(matches!(derived(old), Err(KeyError::Destroyed)));
+    assert!(derived(running).unwrap().ptr_eq(&of_running), "it was not derived again");
+}
+
+#[test]
 fn a_state_directory_that_is_not_there_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let gone = folder.path().join("gone");
@@ -190,6 +208,8 @@ fn after_a_rename_that_may_not_be_durable_nothing_more_is_written_or_sealed_unti
     let folder = tempfile::tempdir().unwrap();
     let disk = Disk::simulated(&[]);
     let keyring = Keyring::open_on(&disk, folder.path(), &root(folder.path()), Absent::Create).unwrap();
+    let sealing = Sealing { store: [1; 16], salt: [2; 32] };
+    assert!(keyring.record_key(KeyId::FACILITY, &sealing).is_ok());
     disk.fail_next("sync the folder", Fault::Broken);
     let why = keyring.ensure_recipients([&upstream("ehr")]).unwrap_err();
     assert!(matches!(why, KeyringError::Unsure { .. }), "{why}");
@@ -201,6 +221,7 @@ fn after_a_rename_that_may_not_be_durable_nothing_more_is_written_or_sealed_unti
     assert!(matches!(why, KeyringError::Unsure { .. }), "{why}");
     assert!(keyring.rotate(&root(folder.path())).is_err());
     assert!(matches!(keyring.seal_key(KeyId::FACILITY), Err(KeyError::Write(_))));
+    assert!(matches!(keyring.record_key(KeyId::FACILITY, &sealing), Err(KeyError::Write(_))));
     assert!(keyring.open_key(KeyId::FACILITY).is_some());
     drop(keyring);
     let keyring = open(folder.path());

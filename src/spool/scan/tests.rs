@@ -3,8 +3,8 @@
 use super::*;
 use crate::spool::disk::Disk;
 use crate::spool::frame::{HEADER, Sealer};
-use crate::spool::testing::{Keys, record_of, treatment};
-use crate::spool::volume::{Database, pack};
+use crate::spool::testing::{Keys, pack, record_of, treatment};
+use crate::spool::volume::Database;
 use proptest::prelude::*;
 use std::fs;
 use std::sync::Arc;
