@@ -28,26 +28,32 @@ pub(super) trait Write {
 }
 
 impl Write for Vec<u8> {
-    fn put_varint(&mut self, mut value: u64) {
-        // What most values are: the loop would ask for room twice.
-        if let 0x80..0x4000 = value {
-            return self.extend_from_slice(&[(value & 0x7f) as u8 | 0x80, (value >> 7) as u8]);
-        }
-        while value >= 0x80 {
-            self.push((value & 0x7f) as u8 | 0x80);
-            value >>= 7;
-        }
-        self.push(value as u8);
+    fn put_varint(&mut self, value: u64) {
+        varint(value, |byte| self.push(byte));
     }
 
     fn put_zigzag(&mut self, value: i64) {
-        self.put_varint(((value << 1) ^ (value >> 63)).cast_unsigned());
+        self.put_varint(zigzag(value));
     }
 
     fn put_text(&mut self, text: &str) {
         self.put_varint(text.len() as u64);
         self.extend_from_slice(text.as_bytes());
     }
+}
+
+/// The bytes of a varint, one after the other.
+pub(super) fn varint(mut value: u64, mut put: impl FnMut(u8)) {
+    while value >= 0x80 {
+        put((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    put(value as u8);
+}
+
+/// A signed number as the varint that stands for it.
+pub(super) const fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
 }
 
 /// Reads fields from the front of a buffer; every read names its field, so an error says where it is.

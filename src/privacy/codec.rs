@@ -4,7 +4,7 @@
 //! previous values where flagged, treatment id where flagged, chair, machine, model, body. Integers are varints in
 //! their shortest form. What the format does not know is an error with its reason, never dropped.
 
-use super::bytes::{ReadError, Reader, Write};
+use super::bytes::{ReadError, Reader, Write, varint, zigzag};
 use super::record::{Body, Correction, Gap, GapCause, LossCause, Record, Revision, Tombstone, TreatmentId};
 use crate::model::alarm::{Alarm, AlarmEdge, Phase};
 use crate::model::name::{ChairName, MachineName, NameError};
@@ -241,12 +241,18 @@ const DOUBTS: u8 = 1 << 4;
 const LONG_SCALE: u8 = 7;
 
 fn put_value(out: &mut Vec<u8>, value: &Value) {
-    out.put_varint(u64::from(value.parameter.row().number));
     let mark = match value.mark {
         Mark::New => 0,
         Mark::Same => 1 << 2,
         Mark::Baseline => 2 << 2,
     };
+    if let Reading::Number(number) = value.reading
+        && number.scale() < LONG_SCALE
+        && value.doubts.is_empty()
+    {
+        return put_number(out, value.parameter, mark, number);
+    }
+    out.put_varint(u64::from(value.parameter.row().number));
     let doubts = if value.doubts.is_empty() { 0 } else { DOUBTS };
     // A state outside the row is one the table does not know, and that is what gets stored.
     let reading = match value.reading {
@@ -276,6 +282,23 @@ fn put_value(out: &mut Vec<u8>, value: &Value) {
         Reading::State(name) => out.put_text(name),
         Reading::UnknownState | Reading::Absent => {}
     }
+}
+
+/// What most values are, gathered before it goes to the buffer, which is asked for room at each piece.
+fn put_number(out: &mut Vec<u8>, parameter: Parameter, mark: u8, number: Decimal) {
+    // Three bytes, one and ten at most.
+    let mut bytes = [0; 14];
+    let mut places = bytes.iter_mut();
+    let mut put = |byte| {
+        if let Some(place) = places.next() {
+            *place = byte;
+        }
+    };
+    varint(u64::from(parameter.row().number), &mut put);
+    put(mark | NUMBER | (number.scale() << 5));
+    varint(zigzag(number.mantissa()), &mut put);
+    let free = places.len();
+    out.extend_from_slice(bytes.get(..bytes.len() - free).unwrap_or_default());
 }
 
 fn values(from: &mut Reader<'_>) -> Result<Vec<Value>, DecodeError> {
