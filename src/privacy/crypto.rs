@@ -2,11 +2,25 @@
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{hkdf, hmac, rand};
+use std::sync::OnceLock;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// A key of 256 bits inside the border. No `Debug`, no `Display`; wiped on drop.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub(super) struct Secret([u8; 32]);
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub(super) struct Secret {
+    bytes: [u8; 32],
+    /// What HMAC makes of the key, from its first use on: most keys never see one. The cryptography module wipes it.
+    #[zeroize(skip)]
+    mac: OnceLock<Box<hmac::Key>>,
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Secret {}
 
 /// The operating system gives no randomness, or a cipher refuses: nothing that input can cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,20 +42,21 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], Refused> {
 
 impl Secret {
     pub(super) const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        Self { bytes, mac: OnceLock::new() }
     }
 
     pub(super) fn random() -> Result<Self, Refused> {
-        random().map(Self)
+        random().map(Self::from_bytes)
     }
 
     pub(super) const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
+        &self.bytes
     }
 
     /// HMAC-SHA256 over the label and the parts, each with its length in front, so that no two lists of parts collide.
     pub(super) fn mac(&self, label: &str, parts: &[&[u8]]) -> [u8; 32] {
-        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &self.0));
+        let key = self.mac.get_or_init(|| Box::new(hmac::Key::new(hmac::HMAC_SHA256, &self.bytes)));
+        let mut context = hmac::Context::with_key(key);
         for part in [label.as_bytes()].iter().chain(parts) {
             context.update(&(part.len() as u64).to_le_bytes());
             context.update(part);
@@ -79,7 +94,7 @@ impl Secret {
     fn once(&self, salt: &[u8; 32]) -> Result<LessSafeKey, Refused> {
         let mut key = Zeroizing::new([0; 32]);
         hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
-            .extract(&self.0)
+            .extract(&self.bytes)
             .expand(&[b"chairside seal once 1"], hkdf::HKDF_SHA256)
             .and_then(|okm| okm.fill(&mut *key))
             .map_err(|_| Refused)?;
