@@ -1,7 +1,7 @@
 //! The golden resources: one file a kind under `fixtures/fhir`, plain JSON so that validators nobody here wrote can read
 //! them too. `CHAIRSIDE_BLESS=1 cargo test golden` writes them anew; look at the difference before committing it.
 
-use super::fhir::encode::{Encoded, Part, Then};
+use super::fhir::encode::{Encoded, Then};
 use super::fhir::r4::{self, Resource};
 use super::fhir::testing::{Bindings, NOON, Site, TREATMENT, number, origin, stored, stored_at, value};
 use crate::config::settings::{Subject, Unseated};
@@ -65,7 +65,7 @@ fn resources() -> BTreeMap<String, String> {
     let mut add = |name: &str, site: &Site, bindings: &Bindings, encoded: Encoded| {
         let Encoded::Write(rendering) = encoded else { panic!("{name}: {encoded:?}") };
         for part in &rendering.parts {
-            all.insert(name.to_owned(), pretty(&part.resource));
+            all.insert(name.to_owned(), pretty(&part.draft.resource().unwrap()));
         }
         // Most records need the same machine and treatment; one file of each is enough.
         for need in &rendering.needs {
@@ -166,8 +166,8 @@ fn resources() -> BTreeMap<String, String> {
             Body::Values(vec![number("venous_pressure", "142"), number("blood_flow_rate", "300")]),
         );
         let Encoded::Write(rendering) = site.encoder().encode(&whole, &seated()) else { panic!() };
-        let entry = |part: &Part| serde_json::to_string(&r4::BatchEntry::put(&part.resource)).unwrap();
-        let bundle = r4::batch(&rendering.parts.iter().map(entry).collect::<Vec<_>>());
+        let entries = rendering.parts.iter().map(|part| part.draft.entry().unwrap());
+        let bundle = r4::batch(&entries.collect::<Vec<_>>());
         let bundle: serde_json::Value = serde_json::from_slice(&bundle).unwrap();
         serde_json::to_string_pretty(&bundle).unwrap() + "\n"
     });

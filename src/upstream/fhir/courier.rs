@@ -1,8 +1,9 @@
 //! Carries resources to the server in batches of a size it takes, and brings back what became of each.
 
+use super::draft::Draft;
 use super::link::Post;
 use super::pace::{Limits, Pace};
-use super::r4::{BatchEntry, Resource, batch};
+use super::r4::batch;
 use super::refusals::{Refusals, WINDOW};
 use super::status::{Asked, Judgement, Outcome, judge};
 use crate::clock::Clock;
@@ -24,9 +25,7 @@ const FAULTS_OF_A_SEARCH: u32 = 12;
 /// One resource on its way.
 #[derive(Debug)]
 pub(super) struct Parcel<'a> {
-    pub(super) resource: &'a Resource,
-    /// It as an entry of a batch, where it was written down ahead.
-    pub(super) entry: Option<&'a str>,
+    pub(super) draft: &'a Draft,
     /// The resources it refers to.
     pub(super) needs: &'a [Uuid],
 }
@@ -94,12 +93,8 @@ impl Courier {
             taken: 0,
         };
         for parcel in parcels {
-            if let Some(entry) = parcel.entry {
-                round.entries.push(Cow::Borrowed(entry));
-                continue;
-            }
-            match serde_json::to_string(&BatchEntry::put(parcel.resource)) {
-                Ok(entry) => round.entries.push(Cow::Owned(entry)),
+            match parcel.draft.entry() {
+                Ok(entry) => round.entries.push(entry),
                 Err(_) => return (round.fates, Next::Pause(unwritable())),
             }
         }
@@ -152,7 +147,7 @@ impl Courier {
         let (judgement, arrival) = match posted {
             Ok(answer) => {
                 let parcels = parcels.get(range).unwrap_or_default();
-                let asked = parcels.iter().map(|it| Asked { id: it.resource.id(), needs: it.needs });
+                let asked = parcels.iter().map(|it| Asked { id: it.draft.id(), needs: it.needs });
                 let judgement = judge(answer.reply(), &asked.collect::<Vec<_>>(), self.clock.now().0);
                 (judgement, Arrival::Possible)
             }

@@ -2,9 +2,11 @@
 //! force and the settings, so that a retry sends the same content under the same ids.
 
 use super::codes::{self, Own};
+use super::draft::Draft;
 use super::ids::Ids;
 use super::procedure::Hint;
 use super::r4::{Coding, Identifier, Meta, Resource, ResourceType};
+use super::stencil::Stencils;
 use crate::config::settings::{
     Changes, Environment, Every, FhirSettings, GatewaySettings, ResourceKind, SendPolicy, Subject, Unseated,
     UpstreamSettings, Wanted,
@@ -38,6 +40,7 @@ pub struct Encoder {
     receiver: Environment,
     /// Ids of DeviceMetrics already derived: the same few dozen of a machine stand in every record.
     metric_ids: Arc<Mutex<HashMap<(MachineName, Parameter), Uuid>>>,
+    pub(super) stencils: Stencils,
 }
 
 /// What a record becomes at this receiver.
@@ -60,8 +63,6 @@ pub struct Rendering {
     pub needs: Vec<Need>,
     /// The resources that are the record.
     pub parts: Vec<Part>,
-    /// The parts as entries of a batch, where they were written down ahead.
-    pub entries: Vec<String>,
 }
 
 /// One resource of a record.
@@ -70,7 +71,7 @@ pub struct Part {
     /// Its number within the record; the same at every retry.
     pub number: u16,
     /// The resource.
-    pub resource: Resource,
+    pub draft: Draft,
 }
 
 /// A resource that others refer to. It is rendered only when the receiver does not have it yet.
@@ -153,6 +154,7 @@ impl Encoder {
             gateway: gateway.environment,
             receiver: fhir.environment,
             metric_ids: Arc::default(),
+            stencils: Stencils::default(),
         }
     }
 
@@ -281,7 +283,7 @@ impl Encoder {
             return Encoded::Skip;
         }
         let revision = scene.revision();
-        Encoded::Write(Rendering { revision, needs: scene.needs_in_order(), parts, entries: Vec::new() })
+        Encoded::Write(Rendering { revision, needs: scene.needs_in_order(), parts })
     }
 
     /// Whether the receiver could be sent anything of the record once it has a patient.
@@ -372,6 +374,10 @@ impl Scene<'_> {
         self.ids.observation(self.stored, part, self.revision())
     }
 
+    pub(super) fn is_test(&self) -> bool {
+        self.encoder.is_test(self.origin())
+    }
+
     fn revision(&self) -> Revision {
         self.seated.as_ref().map_or(Revision(0), |seated| seated.revision)
     }
@@ -379,7 +385,7 @@ impl Scene<'_> {
     /// The labels every resource of this record carries.
     pub(super) fn labels(&self) -> Vec<Coding> {
         let pseudonymised = self.seated.is_some().then(codes::pseudonymised);
-        let test = self.encoder.is_test(self.origin()).then(codes::test_data);
+        let test = self.is_test().then(codes::test_data);
         pseudonymised.into_iter().chain(test).collect()
     }
 
@@ -433,12 +439,12 @@ impl Scene<'_> {
         let meta = Meta { profile: Vec::new(), security: self.labels() };
         let machine = &self.origin().machine;
         let resource = self.encoder.procedure(self.ids, &seated, machine, hint, self.standing, meta);
-        vec![Part { number: 0, resource }]
+        vec![Part { number: 0, draft: resource.into() }]
     }
 
     fn need(&mut self, id: Uuid, what: What) {
         if self.needs.iter().all(|need| need.id != id) {
-            let test = self.encoder.is_test(self.origin());
+            let test = self.is_test();
             self.needs.push(Need { id, what, test });
         }
     }

@@ -137,7 +137,7 @@ impl Scene<'_> {
 }
 
 fn only(it: Observation) -> Vec<Part> {
-    vec![Part { number: 0, resource: Resource::Observation(Box::new(it)) }]
+    vec![Part { number: 0, draft: Resource::Observation(Box::new(it)).into() }]
 }
 
 fn phase(own: &codes::Own, phase: Phase) -> CodeableConcept {

@@ -5,6 +5,7 @@ mod codes;
 mod courier;
 mod desk;
 mod device;
+pub mod draft;
 pub mod encode;
 mod event;
 mod gzip;
@@ -18,6 +19,7 @@ mod procedure;
 pub mod r4;
 mod refusals;
 pub mod status;
+mod stencil;
 mod writer;
 
 #[cfg(test)]

@@ -28,19 +28,24 @@ impl Scene<'_> {
         };
         let (cuff, others): (Vec<_>, Vec<_>) =
             wanted().into_iter().partition(|(_, value)| is_blood_pressure(value));
-        let single = others.into_iter().map(|(number, value)| (number, self.single(number, value)));
-        let mut parts: Vec<Part> = single.map(|(number, resource)| Part { number, resource }).collect();
+        let common = if others.is_empty() { None } else { self.common() };
+        let single = others.into_iter().map(|(number, value)| {
+            let draft = self.reading(number, value, common.as_ref());
+            Part { number, draft }
+        });
+        let mut parts: Vec<Part> = single.collect();
         // The panel takes the place of its first value.
         if let Some((number, _)) = cuff.first().copied()
             && let Some(resource) = self.blood_pressure(number, &cuff)
         {
-            parts.push(Part { number, resource });
+            parts.push(Part { number, draft: resource.into() });
             parts.sort_by_key(|part| part.number);
         }
         parts
     }
 
-    fn single(&mut self, number: u16, value: &Value) -> Resource {
+    /// One reading, from nothing.
+    pub(super) fn single(&mut self, number: u16, value: &Value) -> Resource {
         let parameter = value.parameter;
         let device = self.metric_or_machine(parameter);
         let of_patient = codes::is_vital_sign(parameter) && self.seated.is_some();

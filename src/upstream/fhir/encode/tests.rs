@@ -18,7 +18,7 @@ fn written(encoded: Encoded) -> Rendering {
 }
 
 fn first(encoded: Encoded) -> serde_json::Value {
-    json(&written(encoded).parts[0].resource)
+    json(&written(encoded).parts[0].draft.resource().unwrap())
 }
 
 fn codes(concept: &serde_json::Value) -> Vec<String> {
@@ -57,7 +57,7 @@ fn records_parts_bindings_and_recipients_have_different_ids() {
     for sequence in [5, 6] {
         let rendering =
             written(site.encoder().encode(&stored(sequence, Some(TREATMENT), two.clone()), &bindings));
-        ids.extend(rendering.parts.iter().map(|part| part.resource.id().to_owned()));
+        ids.extend(rendering.parts.iter().map(|part| part.draft.id().to_owned()));
     }
     bindings.bind(TREATMENT, "p-2");
     ids.push(
@@ -98,7 +98,7 @@ fn with_unseated_machine_the_machine_is_the_subject() {
         let rendering =
             written(site.encoder().encode(&stored(5, treatment, cuff(Mark::New)), &Bindings::default()));
         for part in &rendering.parts {
-            let it = json(&part.resource);
+            let it = json(&part.draft.resource().unwrap());
             assert!(it["subject"]["reference"].as_str().unwrap().starts_with("Device/"), "{it}");
             assert!(it.get("partOf").is_none());
             assert!(it["meta"].get("profile").is_none(), "a machine has no vital signs");
@@ -118,7 +118,7 @@ fn a_receiver_that_takes_no_devices_gets_no_reference_to_one() {
     let bindings = Bindings::of(TREATMENT, "p-1");
     let rendering = written(site.encoder().encode(&stored(5, Some(TREATMENT), pressure()), &bindings));
     assert_eq!(rendering.needs, []);
-    let it = json(&rendering.parts[0].resource);
+    let it = json(&rendering.parts[0].draft.resource().unwrap());
     assert!(it.get("device").is_none() && it.get("partOf").is_none(), "{it}");
 
     site.gateway.unseated = Unseated::Machine;
@@ -136,7 +136,7 @@ fn needs_come_in_the_order_of_writing() {
     let kinds: Vec<_> = rendering.needs.iter().map(Need::kind).collect();
     use ResourceType as R;
     assert_eq!(kinds, [R::Device, R::DeviceMetric, R::Patient, R::Procedure]);
-    let it = json(&rendering.parts[0].resource);
+    let it = json(&rendering.parts[0].draft.resource().unwrap());
     let patient = json(&site.encoder().render(&rendering.needs[2], &bindings));
     assert_eq!(it["subject"]["reference"], format!("Patient/{}", patient["id"].as_str().unwrap()));
 }
@@ -225,7 +225,8 @@ fn test_data_is_branded_and_never_goes_to_a_receiver_of_real_patients() {
     let rendering = written(Site::test().encoder().encode(&simulated, &bindings));
     let encoder = Site::test().encoder();
     let all = rendering.needs.iter().map(|need| encoder.render(need, &bindings));
-    for resource in all.chain(rendering.parts.iter().map(|part| part.resource.clone())) {
+    for resource in all.chain(rendering.parts.iter().map(|part| part.draft.resource().unwrap().into_owned()))
+    {
         assert!(labels(&json(&resource)).contains(&"HTEST".to_owned()), "{resource:?}");
     }
 }
@@ -265,7 +266,7 @@ fn a_correction_takes_back_the_old_ids_and_writes_new_ones() {
     let wrong = first(encoder.encode(&record, &bindings));
     bindings.bind(TREATMENT, "p-right");
     let rendering = written(encoder.withdraw(&record, &bindings, Revision(1), Then::AsNow));
-    let taken_back = json(&rendering.parts[0].resource);
+    let taken_back = json(&rendering.parts[0].draft.resource().unwrap());
     assert_eq!(taken_back["id"], wrong["id"]);
     assert_eq!(taken_back["status"], "entered-in-error");
     assert_eq!(taken_back["subject"]["identifier"]["value"], "p-wrong");
@@ -366,7 +367,7 @@ fn every_parameter_leaves_by_the_rules_of_r4() {
         written(site.encoder().encode(&stored(5, Some(TREATMENT), Body::Values(everything())), &bindings));
     assert_eq!(rendering.parts.len(), Parameter::all().count() - 1, "one panel for two pressures");
     for part in &rendering.parts {
-        follows_the_rules(&json(&part.resource));
+        follows_the_rules(&json(&part.draft.resource().unwrap()));
     }
     for need in &rendering.needs {
         follows_the_rules(&json(&site.encoder().render(need, &bindings)));
@@ -455,7 +456,7 @@ proptest! {
             numbers.dedup();
             prop_assert_eq!(numbers.len(), rendering.parts.len());
             for part in &rendering.parts {
-                follows_the_rules(&json(&part.resource));
+                follows_the_rules(&json(&part.draft.resource().unwrap()));
             }
         }
     }

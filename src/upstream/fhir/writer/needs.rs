@@ -5,9 +5,10 @@ use super::parts::{GONE, accepted, may_be_there, settled};
 use super::trouble::{machine_refused, not_settled, not_taken_back, refused_need};
 use super::verdict::CONFLICTS;
 use crate::upstream::fhir::courier::{Fate, Parcel, Weight};
+use crate::upstream::fhir::draft::Draft;
 use crate::upstream::fhir::encode::{Need, Standing};
 use crate::upstream::fhir::link::Post;
-use crate::upstream::fhir::r4::{Resource, ResourceType};
+use crate::upstream::fhir::r4::ResourceType;
 use crate::upstream::fhir::status::Outcome;
 use crate::upstream::{Next, Trouble};
 use std::collections::HashSet;
@@ -42,11 +43,10 @@ impl<P: Post> Writer<P> {
         let mut stages = STAGES.into_iter();
         while let Some(stage) = stages.next() {
             let absent = self.absent(needs, stage, &brought);
-            let rendered: Vec<Resource> =
-                absent.iter().map(|need| self.desk.encoder.render(need, &*self.desk.identities)).collect();
+            let render = |need: &&Need| self.desk.encoder.render(need, &*self.desk.identities);
+            let rendered: Vec<Draft> = absent.iter().map(render).map(Draft::from).collect();
             let ids: Vec<Uuid> = needs.iter().copied().flatten().map(|need| need.id).collect();
-            let parcels: Vec<_> =
-                rendered.iter().map(|resource| Parcel { resource, entry: None, needs: &ids }).collect();
+            let parcels: Vec<_> = rendered.iter().map(|draft| Parcel { draft, needs: &ids }).collect();
             let (fates, next) = self.courier.carry(&mut self.post, &parcels, Weight::Apart).await;
             *resources += accepted(&fates);
             if matches!(stage, ResourceType::Patient | ResourceType::Procedure) {

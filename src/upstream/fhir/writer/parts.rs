@@ -4,6 +4,7 @@ use super::Writer;
 use super::trouble::not_taken_back;
 use crate::spool::{Reason, Sequence};
 use crate::upstream::fhir::courier::{Fate, Parcel, Weight, mostly_refused};
+use crate::upstream::fhir::draft::Draft;
 use crate::upstream::fhir::encode::{Need, Rendering, Standing};
 use crate::upstream::fhir::link::Post;
 use crate::upstream::fhir::r4::Resource;
@@ -89,14 +90,15 @@ impl<P: Post> Writer<P> {
         let ids: Vec<Vec<Uuid>> =
             chosen().map(|(_, _, it)| it.needs.iter().map(|need| need.id).collect()).collect();
         // Of a treatment that the server refuses, the readings go out all the same, just not as part of it.
-        let apart: Vec<Vec<Resource>> = chosen()
+        let apart: Vec<Vec<Draft>> = chosen()
             .map(|(_, _, it)| match it.needs.iter().any(|need| brought.without.contains(&need.id)) {
-                true => it.parts.iter().map(|part| apart(&part.resource)).collect(),
+                true => it.parts.iter().map(|part| apart(&part.draft)).collect(),
                 false => Vec::new(),
             })
             .collect();
         let mut parcels: Vec<Parcel<'_>> = Vec::new();
-        let mut by_id: HashMap<&str, usize> = HashMap::new();
+        let mut by_id: HashMap<&str, usize> =
+            HashMap::with_capacity(chosen().map(|(_, _, it)| it.parts.len()).sum());
         let mut sent_as = Vec::new();
         for (((index, sequence, rendering), needs), apart) in chosen().zip(&ids).zip(&apart) {
             let waits = needs.iter().any(|id| brought.delayed.contains(id));
@@ -105,15 +107,8 @@ impl<P: Post> Writer<P> {
                     written.set(index, place, Fate::Judged(Outcome::Again));
                     continue;
                 }
-                let parcel = match apart.get(place) {
-                    Some(resource) => Parcel { resource, entry: None, needs },
-                    None => Parcel {
-                        resource: &part.resource,
-                        entry: rendering.entries.get(place).map(String::as_str),
-                        needs,
-                    },
-                };
-                let at = *by_id.entry(part.resource.id()).or_insert(parcels.len());
+                let parcel = Parcel { draft: apart.get(place).unwrap_or(&part.draft), needs };
+                let at = *by_id.entry(part.draft.id()).or_insert(parcels.len());
                 match parcels.get_mut(at) {
                     Some(earlier) => *earlier = parcel,
                     None => parcels.push(parcel),
@@ -128,10 +123,13 @@ impl<P: Post> Writer<P> {
         let (fates, next) = self.courier.carry(&mut self.post, &parcels, weight).await;
         written.resources += accepted(&fates);
         written.next = next;
+        // The parts of a record come one after another: it is noted once.
+        let mut noted = None;
         for (index, place, at, sequence, revision) in sent_as {
             if let Some(fate) = fates.get(at) {
-                if standing == Standing::Valid && may_be_there(fate) {
+                if standing == Standing::Valid && may_be_there(fate) && noted != Some(sequence) {
                     self.history.wrote(sequence, revision);
+                    noted = Some(sequence);
                 }
                 written.set(index, place, fate.clone());
             }
@@ -156,8 +154,8 @@ impl<P: Post> Writer<P> {
         for ((_, rendering), fates) in renderings.iter().zip(&written.fates) {
             for (part, fate) in rendering.parts.iter().zip(fates) {
                 match fate {
-                    Fate::Judged(Outcome::Refused(_)) => self.history.refused(part.resource.id()),
-                    Fate::Judged(Outcome::Accepted) => self.history.taken(part.resource.id()),
+                    Fate::Judged(Outcome::Refused(_)) => self.history.refused(part.draft.id()),
+                    Fate::Judged(Outcome::Accepted) => self.history.taken(part.draft.id()),
                     Fate::Judged(_) | Fate::Untried | Fate::Unknown => {}
                 }
             }
@@ -175,7 +173,7 @@ impl<P: Post> Writer<P> {
             for (part, fate) in rendering.parts.iter().zip(fates) {
                 if let Fate::Judged(Outcome::Refused(reason)) = fate
                     && reason.status != GONE
-                    && !self.history.was_refused(part.resource.id())
+                    && !self.history.was_refused(part.draft.id())
                 {
                     stuck.get_or_insert(*reason);
                     *fate = Fate::Untried;
@@ -247,12 +245,13 @@ pub(super) const fn may_be_there(fate: &Fate) -> bool {
 }
 
 /// The same without the treatment it is part of.
-fn apart(resource: &Resource) -> Resource {
-    let mut resource = resource.clone();
+fn apart(draft: &Draft) -> Draft {
+    let Ok(resource) = draft.resource() else { return draft.clone() };
+    let mut resource = resource.into_owned();
     if let Resource::Observation(observation) = &mut resource {
         observation.part_of.clear();
     }
-    resource
+    resource.into()
 }
 
 pub(super) fn accepted(fates: &[Fate]) -> u64 {

@@ -186,7 +186,7 @@ fn readings(sequences: std::ops::Range<u64>) -> Vec<Stored> {
 fn url_of(sequence: u64) -> String {
     let bindings = Bindings::of(TREATMENT, "p-1");
     match Site::default().encoder().encode(&reading(sequence), &bindings) {
-        Encoded::Write(rendering) => format!("Observation/{}", rendering.parts[0].resource.id()),
+        Encoded::Write(rendering) => format!("Observation/{}", rendering.parts[0].draft.id()),
         other => panic!("{other:?}"),
     }
 }

@@ -116,7 +116,7 @@ async fn what_was_refused_when_it_was_written_need_not_be_taken_back() {
     let two = Body::Values(vec![number("venous_pressure", "1"), number("arterial_pressure", "2")]);
     let record = stored(1, Some(TREATMENT), two);
     let Encoded::Write(rendering) = Site::default().encoder().encode(&record, &*bindings) else { panic!() };
-    writer.post.dislikes = vec![(rendering.parts[1].resource.id().to_owned(), 422, "invariant")];
+    writer.post.dislikes = vec![(rendering.parts[1].draft.id().to_owned(), 422, "invariant")];
     writer.deliver(std::slice::from_ref(&record)).await;
     bindings.bind(TREATMENT, "p-right");
     let delivery = writer.correct(CORRECTION, &[record], &SETTLED).await;

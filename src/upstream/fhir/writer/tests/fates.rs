@@ -169,7 +169,7 @@ fn url_under(sequence: u64, part: usize, patients: &[&'static str]) -> String {
     let bindings = Bindings::default();
     patients.iter().for_each(|patient| bindings.bind(TREATMENT, patient));
     match Site::default().encoder().encode(&stored(sequence, Some(TREATMENT), two_values()), &bindings) {
-        Encoded::Write(rendering) => format!("Observation/{}", rendering.parts[part].resource.id()),
+        Encoded::Write(rendering) => format!("Observation/{}", rendering.parts[part].draft.id()),
         other => panic!("{other:?}"),
     }
 }

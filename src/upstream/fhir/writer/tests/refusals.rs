@@ -35,7 +35,7 @@ async fn a_record_with_one_refused_part_is_delivered_and_says_so() {
     else {
         panic!()
     };
-    let bad = rendering.parts[1].resource.id().to_owned();
+    let bad = rendering.parts[1].draft.id().to_owned();
     let mut writer = seated_writer(Server { dislikes: vec![(bad, 400, "value")], ..Server::default() });
     let delivery = believed(&mut writer, &[record]).await;
     let reason = Reason { status: 400, issue: Some("value") };
