@@ -8,30 +8,21 @@
     reason = "a bench may stop where its input is wrong"
 )]
 
-use chairside::config;
+mod chair;
+
+use chair::{Chair, answers, at, tick};
 use chairside::config::settings::{Settings, UpstreamKind};
 use chairside::model::parameter::{Kind, Parameter};
-use chairside::model::time::{ClockTrust, Timestamp};
-use chairside::normalise::{Capture, Finding, Normaliser, Origin, Poll};
-use chairside::privacy::Pseudonymiser;
-use chairside::privacy::keyring::Keyring;
-use chairside::privacy::record::TreatmentId;
-use chairside::privacy::seats::Seats;
 use chairside::spool::store::{Options, SledSpool};
 use chairside::spool::{BatchLimit, Lane, Spool, Verdict};
 use chairside::upstream::fhir::encode::{Encoded, Encoder};
-use chairside_drivers::kit::driver::{Codec, Driver, Output, Reading, Sample, Step};
-use chairside_drivers::kit::sensitive::Sensitive;
-use chairside_drivers::kit::simulator::Act;
-use chairside_drivers::kit::time::{Slot, Tick};
+use chairside_drivers::kit::driver::{Codec, Reading, Step};
 use chairside_drivers::kpoll::codec::Kpoll;
 use chairside_drivers::kpoll::table::NIKKISO_DBB27C;
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-const EVERY: Duration = Duration::from_secs(10);
 /// Polls in one commit of the spool: 30 chairs at one poll in 10 s make three a second.
 const BATCH: usize = 16;
 
@@ -42,7 +33,7 @@ fn main() {
         return;
     };
     let home = tempfile::tempdir().unwrap();
-    let settings = settings(home.path());
+    let settings = chair::settings(home.path(), "https://ehr.clinic.example/fhir");
     let answers = answers(&settings, polls.parse().expect("a number of polls"));
     let observations = match what.as_str() {
         "whole" => whole(&settings, home.path(), &answers),
@@ -52,90 +43,20 @@ fn main() {
     println!("{observations}");
 }
 
-fn settings(home: &Path) -> Settings {
-    let map = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/devices/nikkiso_dbb27c.toml");
-    std::fs::create_dir(home.join("devices")).unwrap();
-    std::fs::copy(map, home.join("devices/nikkiso_dbb27c.toml")).unwrap();
-    let text = "[gateway]\nname = \"bench\"\nstate_dir = \"state\"\ntime_zone = \"UTC\"\n\
-        namespace = \"https://clinic.example/chairside\"\n[keys]\nroot = { file = \"root.key\", created = true }\n\
-        [[chair]]\nname = \"chair-1\"\nmachine = \"asset-1\"\ndriver = \"kpoll/nikkiso_dbb27c\"\nport = \"/dev/null\"\n\
-        every = \"10s\"\nmap = \"nikkiso_dbb27c.toml\"\n[[upstream]]\nname = \"ehr\"\nkind = \"fhir\"\n\
-        url = \"https://ehr.clinic.example/fhir\"\nca = \"ca.pem\"\ncertificate = \"own.pem\"\nkey = { file = \"own.key\" }\n\
-        send = { every = \"poll\", settings = \"on change\", spot = \"on new\", alarms = \"on edge\" }\n";
-    let file = home.join("gateway.toml");
-    std::fs::write(&file, text).unwrap();
-    config::load(&file).unwrap_or_else(|report| panic!("{report}"))
-}
-
-/// What a simulated machine answers, poll after poll, in treatment.
-fn answers(settings: &Settings, polls: u64) -> Vec<Vec<u8>> {
-    let model = &settings.chairs[0].model;
-    let ask = model.requests()[0].request();
-    let mut machine = model.machine(1);
-    machine.act(Tick::ZERO, Act::StartTreatment);
-    (1..=polls)
-        .map(|poll| {
-            let mut now = tick(poll);
-            machine.advance(now);
-            machine.handle_bytes(now, ask.bytes());
-            let mut answer = Vec::new();
-            loop {
-                while let Some(sent) = machine.transmit(now) {
-                    answer.extend_from_slice(&sent.bytes);
-                }
-                match machine.wake() {
-                    Some(wake) if wake < tick(poll + 1) => now = wake,
-                    _ => break answer,
-                }
-            }
-        })
-        .collect()
-}
-
-fn tick(poll: u64) -> Tick {
-    Tick::ZERO.after(EVERY * u32::try_from(poll).unwrap())
-}
-
-fn at(poll: u64) -> Timestamp {
-    Timestamp::from_micros(1_770_000_000_000_000).after(EVERY * u32::try_from(poll).unwrap())
-}
-
 /// Bytes, samples, values, record, sealed frame on disk, lease, resources, text: everything but the network.
 fn whole(settings: &Settings, home: &Path, answers: &[Vec<u8>]) -> usize {
-    let chair = &settings.chairs[0];
     let upstream = &settings.upstreams[0];
     let UpstreamKind::Fhir(fhir) = &upstream.kind;
-    let keyring = Arc::new(Keyring::in_memory().unwrap());
-    keyring.ensure_recipients([&upstream.name]).unwrap();
-    let seats = Seats::new(Arc::clone(&keyring), settings.gateway.unseated);
-    let border = Pseudonymiser::new(Arc::clone(&keyring));
+    let mut chair = Chair::new(settings);
     let encoder = Encoder::new(&settings.gateway, upstream, fhir);
     let names = [upstream.name.clone()];
+    let keyring = Arc::clone(&chair.keyring);
     let mut spool =
         SledSpool::open(&home.join("spool"), keyring, &names, Options::new(1 << 30), at(0)).unwrap();
-    let mut driver = chair.model.driver();
-    let mut normaliser = Normaliser::new(Arc::clone(&chair.map), None);
-    let mut treatment = None;
     let mut batch = Vec::new();
     let mut observations = 0;
-    driver.handle_open(Tick::ZERO);
     for (poll, answer) in (1..).zip(answers) {
-        let samples = converse(&mut *driver, poll, answer);
-        let origin = Origin {
-            chair: chair.name.clone(),
-            machine: chair.machine.clone(),
-            model: chair.model.id().clone(),
-            at: at(poll),
-            tick: tick(poll),
-            clock: ClockTrust::Trusted,
-            slot: Some(Slot(poll)),
-            previous: None,
-            simulated: false,
-        };
-        for capture in normaliser.answered(Poll { origin, samples }) {
-            begin(&capture, &seats, &mut treatment);
-            batch.push(border.seal(capture, treatment));
-        }
+        batch.extend(chair.poll(poll, answer));
         if batch.len() < BATCH && poll < answers.len() as u64 {
             continue;
         }
@@ -146,10 +67,10 @@ fn whole(settings: &Settings, home: &Path, answers: &[Vec<u8>]) -> usize {
             .unwrap();
         let mut verdicts = Vec::with_capacity(leased.len());
         for stored in &leased {
-            let verdict = match encoder.encode(stored, &border) {
+            let verdict = match encoder.encode(stored, &chair.border) {
                 Encoded::Write(rendering) => {
                     for part in &rendering.parts {
-                        std::hint::black_box(serde_json::to_vec(&part.resource).unwrap());
+                        std::hint::black_box(part.draft.entry().unwrap());
                     }
                     observations += rendering.parts.len();
                     let parts = u32::try_from(rendering.parts.len()).unwrap();
@@ -163,32 +84,6 @@ fn whole(settings: &Settings, home: &Path, answers: &[Vec<u8>]) -> usize {
         spool.settle(&upstream.name, &verdicts).unwrap();
     }
     observations
-}
-
-/// Starts the treatment where the machine says so, with a patient on it.
-fn begin(capture: &Capture, seats: &Seats, treatment: &mut Option<TreatmentId>) {
-    if capture.finding == Finding::TreatmentStarted {
-        let Origin { chair, machine, at, .. } = &capture.origin;
-        *treatment = Some(seats.treatment_started(chair, machine, *at).unwrap());
-        seats.seat(chair, Sensitive::new(String::from("4711")), *at).unwrap();
-    }
-}
-
-fn converse(driver: &mut dyn Driver, poll: u64, answer: &[u8]) -> Vec<Sample> {
-    let now = tick(poll);
-    let mut samples = Vec::new();
-    let mut drain = |driver: &mut dyn Driver| loop {
-        match driver.poll() {
-            Output::Sample(sample) => samples.push(sample),
-            Output::Wait(_) => break,
-            Output::EndOfPoll(..) | Output::Send(_) | Output::Trouble(_) => {}
-        }
-    };
-    driver.handle_poll_due(now, Slot(poll));
-    drain(driver);
-    driver.handle_bytes(now, answer);
-    drain(driver);
-    samples
 }
 
 #[derive(Serialize)]
