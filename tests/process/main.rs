@@ -10,6 +10,7 @@ mod pki;
 #[path = "../support/receiver.rs"]
 mod receiver;
 
+mod damage;
 mod delivery;
 mod demo;
 mod disk;
