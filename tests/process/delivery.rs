@@ -77,6 +77,36 @@ async fn an_outage_delays_and_loses_nothing() {
     gateway.stop();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_wants_a_reading_an_hour_gets_alarms_at_once_and_the_spool_keeps_every_poll() {
+    let (machine, pki) = (Machine::start(Screen::default()), Pki::new());
+    let receiver = Receiver::start(&pki).await;
+    let wishes = Wishes {
+        chairs: &[&machine],
+        receiver: Some((&receiver, &pki)),
+        send_every: "1h",
+        ..Wishes::default()
+    };
+    let home = Home::new(&wishes);
+    let gateway = home.ready(LOG);
+    gateway.until_count("readings kept", 60, is_kept);
+    let alarms = |it: &BTreeMap<String, Value>| {
+        it.values().filter(|it| it["category"][0]["coding"][0]["code"] == "device-alarm").count()
+    };
+    receiver.until("the first reading", |it| has(it, VENOUS, "170")).await;
+    assert_eq!(alarms(&receiver.resources()), 0);
+    machine.show(|screen| screen.alarm = true);
+    receiver.until("the alarm", |it| alarms(it) == 1).await;
+    let venous = readings(&receiver.resources()).into_iter().filter(|(code, ..)| code == VENOUS);
+    // Two, where the hour turns meanwhile.
+    assert!((1..=2).contains(&venous.count()), "readings of an hour that is not over");
+    let page = home.until_page("what is not asked for", |page| page.contains("not asked for"));
+    let status: Value = serde_json::from_str(&home.ask(&["status", "--json"], "").1).unwrap();
+    assert!(status["spool"]["records"].as_u64() >= Some(60), "{page}");
+    assert!(status["upstreams"][0]["skipped"].as_u64() >= Some(20), "{page}");
+    gateway.stop();
+}
+
 /// How often the gateway is killed; `CHAIRSIDE_KILLS=1000` is the whole campaign.
 fn kills() -> u64 {
     std::env::var("CHAIRSIDE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)

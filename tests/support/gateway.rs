@@ -26,11 +26,13 @@ pub(crate) struct Wishes<'a> {
     pub(crate) receiver: Option<(&'a Receiver, &'a Pki)>,
     pub(crate) every: &'a str,
     pub(crate) unseated: &'a str,
+    /// How often the receiver wants a reading.
+    pub(crate) send_every: &'a str,
 }
 
 impl Default for Wishes<'_> {
     fn default() -> Self {
-        Self { chairs: &[], receiver: None, every: "20ms", unseated: "machine" }
+        Self { chairs: &[], receiver: None, every: "20ms", unseated: "machine", send_every: "poll" }
     }
 }
 
@@ -63,8 +65,9 @@ impl Home {
                 text,
                 "\n[[upstream]]\nname = \"ehr\"\nkind = \"fhir\"\nurl = \"https://127.0.0.1:{}/fhir\"\nca = \"ca.pem\"\n\
                  certificate = \"gateway.pem\"\nkey = {{ file = \"gateway.key\" }}\nenvironment = \"test\"\n\
-                 send = {{ every = \"poll\", settings = \"on change\", spot = \"on new\", alarms = \"on edge\" }}\n",
-                receiver.address.port()
+                 send = {{ every = \"{}\", settings = \"on change\", spot = \"on new\", alarms = \"on edge\" }}\n",
+                receiver.address.port(),
+                wishes.send_every
             )
             .unwrap();
         }

@@ -24,6 +24,8 @@ pub(crate) struct Screen {
     pub(crate) pressure: Option<(u32, u16, u16, u16)>,
     /// The dialysate flow counts the answers, so that each is like no other.
     pub(crate) counts: Option<u32>,
+    /// Its alarm on the venous pressure is on.
+    pub(crate) alarm: bool,
     /// It does not answer.
     pub(crate) mute: bool,
     /// It is another model, which answers with this body and this format digit.
@@ -38,6 +40,7 @@ impl Default for Screen {
             venous: 170,
             pressure: None,
             counts: None,
+            alarm: false,
             mute: false,
             other: None,
         }
@@ -54,6 +57,9 @@ impl Screen {
             .replace("K00054", &format!("K{:05}", self.elapsed_min))
             .replace("H 0170", &format!("H {:04}", self.venous))
             .replace("M1", if self.in_treatment { "M1" } else { "M0" });
+        if self.alarm {
+            body = body.replace("b0c0", "b0c1");
+        }
         if let Some(count) = self.counts {
             body = body.replace("L00500", &format!("L{count:05}"));
         }
