@@ -463,7 +463,7 @@ impl Sealing {
         self.follow(&seated, moment).await
     }
 
-    async fn seat(&mut self, request: SeatRequest) -> Result<(), Cause> {
+    pub(super) async fn seat(&mut self, request: SeatRequest) -> Result<(), Cause> {
         let moment = self.moment();
         self.look_at_clock(moment).await?;
         let (chair, seats) = (self.chair.name.clone(), Arc::clone(&self.shared.seats));
@@ -599,6 +599,6 @@ impl Sealing {
 #[cfg(test)]
 mod down_tests;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 #[cfg(test)]
 mod truth_tests;

@@ -221,3 +221,6 @@ impl FrontDesk {
         false
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -88,6 +88,16 @@ fn stopped_tells_the_same(home: &Home, gateway: Running) {
     for act in ["spool_inspect", "spool_record", "spool_dead_letters", "spool_replay"] {
         assert!(audit.contains(act), "{act}");
     }
+    // Nobody reads records without being in the audit record.
+    let audit = home.state().join("audit.jsonl");
+    std::fs::remove_file(&audit).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &audit).unwrap();
+    for words in [&["spool", "inspect"][..], &["spool", "inspect", "1"], &["spool", "dead-letters"]] {
+        let (code, out, err) = home.ask(words, "");
+        assert_eq!((code, out.as_str()), (Some(74), ""), "{words:?}: {err}");
+        assert!(err.contains("write the audit record"), "{err}");
+    }
+    assert_eq!(home.ask(&["spool", "status"], "").0, Some(0));
     // A bar, a colour or a carriage return would have no place in a pipe.
     assert!(!page.contains('\u{1b}') && !err.contains('\u{1b}'), "{err}");
 }

@@ -46,15 +46,15 @@ impl Clock for Settable {
     }
 }
 
-pub(super) struct House {
+pub(in crate::gateway) struct House {
     pub(super) clock: Arc<Settable>,
-    pub(super) shared: Arc<Shared>,
+    pub(in crate::gateway) shared: Arc<Shared>,
     keyring: Arc<Keyring>,
 }
 
 /// A chair with its machine.
-pub(super) struct Place {
-    pub(super) sealing: Sealing,
+pub(in crate::gateway) struct Place {
+    pub(in crate::gateway) sealing: Sealing,
     pub(super) machine: machine::Chair,
 }
 
@@ -74,7 +74,7 @@ pub(super) fn settings(name: &str) -> ChairSettings {
 }
 
 impl House {
-    pub(super) fn open() -> Self {
+    pub(in crate::gateway) fn open() -> Self {
         Self::with_volumes_of(MemorySpool::VOLUME_RECORDS)
     }
 
@@ -138,7 +138,7 @@ impl House {
         Sealing::new(Arc::clone(&self.shared), settings(name), Pulse::default())
     }
 
-    pub(super) fn place(&self, name: &str) -> Place {
+    pub(in crate::gateway) fn place(&self, name: &str) -> Place {
         let mut machine = machine::Chair::nikkiso();
         machine.show_all(&[("M", "1"), ("K", "0")]);
         Place { sealing: self.sealing(name), machine }
@@ -153,7 +153,7 @@ impl House {
     }
 
     /// Everything in the spool, in its order.
-    pub(super) async fn records(&self) -> Vec<Stored> {
+    pub(in crate::gateway) async fn records(&self) -> Vec<Stored> {
         let all = BatchLimit { records: 10_000 };
         let mut records = Vec::new();
         let tick = Tick::from_micros(u64::MAX);
@@ -166,7 +166,7 @@ impl House {
 
 impl Place {
     /// The machine is asked and answers.
-    pub(super) async fn poll(&mut self, house: &House) {
+    pub(in crate::gateway) async fn poll(&mut self, house: &House) {
         self.machine.now = house.clock.tick();
         self.machine.slot += 1;
         let (slot, samples) = (Slot(self.machine.slot), self.machine.samples());
