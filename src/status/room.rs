@@ -54,7 +54,55 @@ fn polls_in_full_hours(status: &SpoolStatus, now: Timestamp) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::name::{ChairName, MachineName};
+    use crate::model::time::ClockTrust;
+    use crate::normalise::Origin;
+    use crate::privacy::record::{Body, Record};
+    use crate::spool::memory::MemorySpool;
     use crate::spool::space::Space;
+    use crate::spool::{Spool as _, StoreId};
+    use chairside_drivers::kit::driver::ModelId;
+    use chairside_drivers::kit::time::{Slot, Tick};
+    use std::time::Duration;
+
+    /// What a chair leaves that is asked every 10 s and answers every second time, from this hour on for so many seconds.
+    fn half_of_the_polls(from: i64, seconds: u64) -> SpoolStatus {
+        let mut spool = MemorySpool::new(StoreId([7; 16]), &[]);
+        let chair = ChairName::new("chair-1").unwrap();
+        spool.begin_run(&[(chair.clone(), Duration::from_secs(10))]).unwrap();
+        let answer = |slot: u64| {
+            let origin = Origin {
+                chair: chair.clone(),
+                machine: MachineName::new("asset-14").unwrap(),
+                model: ModelId::from_static("kpoll/nikkiso_dbb27c"),
+                at: Timestamp::from_micros(from * HOUR).after(Duration::from_secs(slot * 10)),
+                tick: Tick::from_micros(slot),
+                clock: ClockTrust::Trusted,
+                slot: Some(Slot(slot)),
+                previous: None,
+                simulated: false,
+            };
+            Record::sample(origin, None, Body::Values(Vec::new()))
+        };
+        spool.append(&(0..seconds / 10).step_by(2).map(answer).collect::<Vec<_>>()).unwrap();
+        let status = spool.status();
+        SpoolStatus { records: 0, space: Space { used: 0, max: 100_000_000 }, ..status }
+    }
+
+    #[test]
+    fn the_rate_is_what_the_full_hours_of_the_last_day_brought_and_not_what_the_configuration_asks_for() {
+        // From 6 to ten past 10. The first hour may not be whole; those from 7 to 10 are, with 180 polls each.
+        let status = half_of_the_polls(500_006, 4 * 3600 + 600);
+        let now = |minutes: i64| Timestamp::from_micros(500_010 * HOUR + minutes * HOUR / 60);
+        assert_eq!(Room::of(&status, 360.0, now(10)).per_hour, 180_000);
+        // Later on, the hours in which nothing came count as well.
+        assert_eq!(Room::of(&status, 360.0, now(10 + 60)).per_hour, (3.0 * 180.0 + 30.0) as u64 * 1_000 / 4);
+        // A day later none of it says anything any more.
+        assert_eq!(Room::of(&status, 360.0, now(10 + 26 * 60)).per_hour, 360_000);
+        // Before the first full hour is over, nothing is measured yet.
+        let status = half_of_the_polls(500_010, 600);
+        assert_eq!(Room::of(&status, 360.0, now(10)).per_hour, 360_000);
+    }
 
     #[test]
     fn a_new_spool_reckons_with_machines_that_all_answer() {
