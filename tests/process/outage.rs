@@ -38,6 +38,18 @@ fn holds(code: Option<i32>, report: &str, said: &str) -> serde_json::Value {
     assert_eq!(report["records"]["waiting"], 0);
     assert!(report["records"]["delivered"].as_u64().unwrap() > 50, "{report}");
     assert_eq!(report["certificate"]["told_as"], "own_certificate_expired");
+    let number = |place: &str| report.pointer(place).and_then(serde_json::Value::as_f64).unwrap();
+    let (warned, refused) = (number("/pressure/warned_after"), number("/pressure/refused_intake_after"));
+    assert!(0.0 < warned && warned < refused && refused < number("/pressure/records"), "{report}");
+    assert!(number("/pressure/evicted") > 0.0, "{report}");
+    let fullest = number("/pressure/most_bytes") / number("/pressure/max_bytes");
+    assert!((0.9..1.05).contains(&fullest), "{report}");
+    assert!(number("/autonomy/room_bytes") > 0.0 && number("/autonomy/days") > 0.0, "{report}");
+    assert!(number("/played/bytes") > 0.0, "{report}");
+    assert_eq!(number("/played/bytes_per_hour"), number("/played/bytes") / 0.5);
+    assert!(number("/drain/seconds") > 0.0 && number("/drain/times_nominal") > 1.0, "{report}");
+    // The first reading of the outage waited for all of it, and for the certificate.
+    assert!((0.49..1.5).contains(&number("/drain/worst_age_hours")), "{report}");
     report
 }
 
@@ -52,8 +64,11 @@ fn an_outage_is_rehearsed_beside_the_running_gateway_which_goes_on() {
     };
     home.until_page("the chair answers", |page| page.contains("1 of 1 answering"));
     let before = answered();
-    let (code, report, said) = home.ask(&["outage", "rehearse", "--hours", "0.5", "--json"], "");
-    holds(code, &report, &said);
+    let words = ["outage", "rehearse", "--hours", "0.5", "--speed", "900", "--json"];
+    let (code, report, said) = home.ask(&words, "");
+    let report = holds(code, &report, &said);
+    // Half an hour at 900 times the speed of life: two seconds, and not less.
+    assert!(report["played"]["seconds"].as_f64() >= Some(2.0), "{report}");
     assert!(answered() > before, "the gateway stood still meanwhile");
     assert_eq!(folders_of_rehearsals(&home), 0);
     running.stop();

@@ -23,6 +23,7 @@ async fn without_an_audit_record_nobody_reads_records_and_intake_and_seats_go_on
         chairs: [(ChairName::new("chair-1").unwrap(), to_chair)].into(),
         zone: TimeZone::UTC,
         keep_delivered: Duration::from_secs(3 * 24 * 3600),
+        malformed: Arc::default(),
     };
     let mut place = house.place("chair-1");
     place.poll(&house).await;

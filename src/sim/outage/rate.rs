@@ -122,3 +122,72 @@ pub(super) fn used(path: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(path) else { return 0 };
     entries.flatten().map(|entry| used(&entry.path())).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::Spool as _;
+    use crate::spool::store::{Options, SledSpool};
+    use crate::spool::testing::{Keys, at, fast_home, record};
+    use std::sync::Arc;
+    use std::time::UNIX_EPOCH;
+
+    /// Two chairs, each asked once in 20 s: 360 polls an hour.
+    fn settings(home: &Path) -> Settings {
+        let map = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/devices/nikkiso_dbb27c.toml");
+        std::fs::create_dir(home.join("devices")).unwrap();
+        std::fs::copy(map, home.join("devices/nikkiso_dbb27c.toml")).unwrap();
+        let mut text = "[gateway]\nname = \"ward\"\nstate_dir = \"state\"\ntime_zone = \"UTC\"\n\
+                        [spool]\nmax_bytes = \"64 MiB\"\n\
+                        [keys]\nroot = { file = \"root.key\", created = true }\n"
+            .to_owned();
+        for chair in ["chair-1", "chair-2"] {
+            text += &format!(
+                "[[chair]]\nname = \"{chair}\"\nmachine = \"asset-of-{chair}\"\ndriver = \"kpoll/nikkiso_dbb27c\"\n\
+                 port = \"/dev/tty-{chair}\"\nevery = \"20s\"\nmap = \"nikkiso_dbb27c.toml\"\n"
+            );
+        }
+        std::fs::write(home.join("gateway.toml"), text).unwrap();
+        let loaded = crate::config::load(&home.join("gateway.toml"));
+        loaded.map_err(|report| report.render(crate::config::Colours::Off)).unwrap()
+    }
+
+    #[test]
+    fn the_rate_is_measured_in_a_spool_of_today_and_counted_where_there_is_too_little_of_it() {
+        let home = fast_home();
+        let settings = settings(home.path());
+        let spool_home = settings.gateway.state_dir.join("spool");
+        let none = Rate::measure(&settings).unwrap();
+        assert_eq!(
+            (none.source, none.records, none.bytes, none.slowdown()),
+            (Source::Configured, 360.0, None, 1.0)
+        );
+
+        std::fs::create_dir_all(&settings.gateway.state_dir).unwrap();
+        let keys = Arc::new(Keys::default());
+        let mut spool = SledSpool::open(&spool_home, keys, &[], Options::new(64 << 20), at(0)).unwrap();
+        // The volume begins with its first record.
+        spool.append(&[record(0)]).unwrap();
+        spool.append(&(1..90).map(record).collect::<Vec<_>>()).unwrap();
+        let written = |seconds: u64| {
+            let file = std::fs::File::options().write(true).open(spool_home.join("manifest")).unwrap();
+            let then = UNIX_EPOCH + Duration::from_micros(at(seconds).as_micros().unsigned_abs());
+            file.set_modified(then).unwrap();
+        };
+        written(300);
+        assert_eq!(Rate::measure(&settings).unwrap(), none, "five minutes say nothing about a day");
+        written(1800);
+        let measured = Rate::measure(&settings).unwrap();
+        // 90 records in half an hour: every second poll of what the configuration asks for.
+        assert_eq!(
+            (measured.source, measured.measured_hours, measured.records),
+            (Source::Measured, 0.5, 180.0)
+        );
+        assert_eq!((measured.chairs, measured.slowdown()), (2, 2.0));
+        let taken = used(&spool_home.join("volume-00000001")) as f64;
+        assert!(taken > 0.0 && measured.bytes == Some(taken * 2.0), "{measured:?}");
+
+        let space = Disk::look(&settings).unwrap().space();
+        assert_eq!((space.used, space.max), (taken(&spool_home), 64 << 20));
+    }
+}

@@ -37,8 +37,10 @@ use tokio::sync::{oneshot, watch};
 const COMMIT: Duration = Duration::from_secs(1);
 /// The spool that is to become full may take this much.
 const SMALL: u64 = 24 << 20;
-/// Ward time that is played into it at most.
+/// Ward time that is played into it at least, before it counts as a spool that never becomes full.
 const FULL_AFTER: Duration = Duration::from_secs(400 * 3600);
+/// Far less than any record takes on disk.
+const LEAST: f64 = 100.0;
 /// Nothing delivered for this long: something is wrong. Longer than the longest wait of a forwarder.
 const PATIENCE: Duration = Duration::from_secs(330);
 /// How often progress is looked at.
@@ -91,6 +93,7 @@ async fn acts(
         ));
     }
     drained.judge(&mut complaints);
+    pressure.judge(&mut complaints);
     let hour = played.bytes_per_hour.max(stage.rate.bytes.unwrap_or(0.0));
     Ok(Report {
         holds: complaints.is_empty(),
@@ -199,15 +202,30 @@ struct Drained {
 
 impl Drained {
     fn judge(&self, complaints: &mut Vec<String>) {
-        let Records { total, delivered, skipped, held, waiting, refused, evicted, lost, not_taken, .. } =
-            self.records;
-        let sum = delivered + skipped + held + waiting + refused + evicted + lost;
+        let Records {
+            total,
+            delivered,
+            skipped,
+            held,
+            waiting,
+            refused,
+            evicted,
+            lost,
+            erased,
+            not_taken,
+            ..
+        } = self.records;
+        let sum = delivered + skipped + held + waiting + refused + evicted + lost + erased;
         if sum != total {
             complaints.push(format!("{sum} records are accounted for, and {total} are in the spool"));
         }
-        for (count, word) in
-            [(waiting, "not delivered"), (held, "held"), (refused, "refused"), (lost, "lost")]
-        {
+        for (count, word) in [
+            (waiting, "not delivered"),
+            (held, "held"),
+            (refused, "refused"),
+            (lost, "lost"),
+            (erased, "erased"),
+        ] {
             if count > 0 {
                 complaints.push(format!("{count} records were {word}"));
             }
@@ -347,6 +365,7 @@ async fn drain(
         refused: counts.refused,
         evicted: counts.evicted,
         lost: counts.lost,
+        erased: counts.erased,
         not_taken,
         readings_expected: expected.count,
         readings_received: received.count,
@@ -438,15 +457,18 @@ async fn counts(spool: &SpoolHandle, upstream: &UpstreamName) -> Result<Counts, 
 
 /// Plays into a spool with hardly any room until it is full and more.
 async fn press(stage: &Stage, look: &mut (dyn FnMut(&Progress) + Send)) -> Result<Pressure, RehearsalError> {
-    let plan = Plan { hours: FULL_AFTER.as_secs_f64() / 3600.0, speed: None };
+    // A ward of few records needs longer to fill it.
+    let slowest = Duration::from_secs_f64(SMALL as f64 / LEAST / stage.rate.records.max(0.6) * 3600.0);
+    let full_after = FULL_AFTER.max(slowest);
+    let plan = Plan { hours: full_after.as_secs_f64() / 3600.0, speed: None };
     let mut cast = stage.cast("pressure", &plan, SMALL)?;
     cast.commit = Duration::from_secs_f64(600.0 / stage.rate.records.max(0.6) * 360.0).min(FULL_AFTER);
     let mut shadow = stage.work.blocking(move || Shadow::new(cast)).await?;
     let mut pressure = Pressure { max_bytes: SMALL, ..Pressure::default() };
     let mut evicted = None;
-    while shadow.passed < FULL_AFTER {
+    while shadow.passed < full_after {
         stage.look_at_live_spool()?;
-        let next = (shadow.passed + shadow.cast.commit).min(FULL_AFTER);
+        let next = (shadow.passed + shadow.cast.commit).min(full_after);
         shadow = stage.work.blocking(move || shadow.play(next).map(|()| shadow)).await?;
         let status = shadow.spool.status();
         let level = status.space.level();

@@ -136,6 +136,8 @@ pub struct Records {
     pub evicted: u64,
     /// Lost in the store.
     pub lost: u64,
+    /// Their key was destroyed.
+    pub erased: u64,
     /// Not in the spool at all: it was full and did not take them.
     pub not_taken: u64,
     /// Readings the receiver should have.
@@ -146,6 +148,27 @@ pub struct Records {
     pub readings_doubled: u64,
     /// Resources written again under their own id, which changes nothing.
     pub written_again: u64,
+}
+
+impl Pressure {
+    /// What a spool that became full did not do as promised.
+    pub(super) fn judge(&self, complaints: &mut Vec<String>) {
+        let steps = [
+            (self.warned_after, "warned nobody"),
+            (self.refused_intake_after, "refused no caller who can come again"),
+            ((self.evicted > 0).then_some(self.records), "let no old record go"),
+        ];
+        let mut before = 0;
+        for (after, failing) in steps {
+            match after {
+                Some(after) if after >= before => before = after,
+                Some(after) => complaints.push(format!(
+                    "the full spool did a step after {after} records that has to come behind the one after {before}"
+                )),
+                None => complaints.push(format!("the spool that became full {failing}")),
+            }
+        }
+    }
 }
 
 impl Report {
@@ -214,7 +237,8 @@ impl Report {
         row(
             "records",
             format!(
-                "{}: {} delivered, {} not asked for, {} held, {} waiting, {} refused, {} evicted, {} lost; {} not taken",
+                "{}: {} delivered, {} not asked for, {} held, {} waiting, {} refused, {} evicted, {} lost, {} erased; {} not \
+                 taken",
                 records.total,
                 records.delivered,
                 records.skipped,
@@ -223,6 +247,7 @@ impl Report {
                 records.refused,
                 records.evicted,
                 records.lost,
+                records.erased,
                 records.not_taken
             ),
         );
@@ -303,5 +328,37 @@ pub(super) fn bytes(count: f64) -> String {
         ..1_048_576.0 => format!("{:.0} KiB", count / STEP),
         ..1_073_741_824.0 => format!("{:.1} MiB", count / STEP / STEP),
         _ => format!("{:.1} GiB", count / STEP / STEP / STEP),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_spool_that_warned_nobody_or_let_nothing_go_is_complained_of() {
+        let judged = |pressure: Pressure| {
+            let mut complaints = Vec::new();
+            pressure.judge(&mut complaints);
+            complaints.join("\n")
+        };
+        let well = Pressure {
+            warned_after: Some(10),
+            refused_intake_after: Some(12),
+            evicted: 3,
+            records: 20,
+            ..Pressure::default()
+        };
+        assert_eq!(judged(well), "");
+        insta::assert_snapshot!(judged(Pressure::default()), @r"
+        the spool that became full warned nobody
+        the spool that became full refused no caller who can come again
+        the spool that became full let no old record go
+        ");
+        let late = judged(Pressure { warned_after: Some(15), ..well });
+        assert_eq!(
+            late,
+            "the full spool did a step after 12 records that has to come behind the one after 15"
+        );
     }
 }
