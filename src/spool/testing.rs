@@ -2,6 +2,7 @@
 
 pub(crate) mod small_disk;
 
+pub(crate) use crate::disk::simulated::fast_home;
 use crate::model::name::{ChairName, MachineName, UpstreamName};
 use crate::model::parameter::Parameter;
 use crate::model::time::{ClockTrust, Timestamp};
@@ -53,13 +54,6 @@ pub(crate) fn reading(number: u64) -> Record {
         doubts: Doubts::NONE,
     };
     Record::sample(origin(number), Some(treatment(1)), Body::Values((0..70).map(value).collect()))
-}
-
-/// A folder in memory where there is one: what many short lives write need not wait for a disk.
-pub(crate) fn fast_home() -> tempfile::TempDir {
-    let memory = std::path::Path::new("/dev/shm");
-    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    made.or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 /// A capture time: one second a number, from 2027 on.

@@ -1,10 +1,13 @@
-//! How a life ends badly: a file that is damaged between two runs, or a power cut while records are appended to a disk that fails.
+//! How a life ends badly: a file that is damaged between two runs, a power cut while records are appended to a disk that fails,
+//! or one on a disk that answers every sync well and keeps nothing.
 
 use super::{End, Life, ROOM, VOLUME, fast_home, open};
 use crate::disk::Disk;
 use crate::disk::simulated::Fault;
 use crate::model::name::UpstreamName;
 use crate::privacy::record::Record;
+use crate::spool::manifest::folder_name;
+use crate::spool::opening::volume_folders;
 use crate::spool::store::{Options, SledSpool};
 use crate::spool::testing::{at, treatment};
 use crate::spool::volume::files;
@@ -13,6 +16,11 @@ use chairside_drivers::kit::time::Tick;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Records that lives were lied to about: counted as lost, and behind all that is known.
+pub(super) static LOST_TO_LIES: AtomicU64 = AtomicU64::new(0);
+pub(super) static BEHIND_LIES: AtomicU64 = AtomicU64::new(0);
 
 type Waiting = BTreeMap<UpstreamName, BTreeSet<u64>>;
 
@@ -123,6 +131,70 @@ impl Life {
             );
         }
         assert_eq!(self.real().status().set_aside, [], "seed {}", self.seed);
+    }
+
+    /// From some act on the disk keeps nothing that it says it keeps, then the power goes, and the newest volume loses its end. The
+    /// spool starts. No record is wrong, each one that is gone is counted or behind all that is known, and the
+    /// slots of those are open, so that they show as a gap.
+    pub(super) fn be_lied_to(mut self) {
+        let store = self.real().store();
+        self.end(End::Close);
+        let disk = Disk::simulated(&[(self.dice.roll(80), Fault::Lies)]);
+        let options = Options { volume_records: VOLUME, disk: disk.clone(), ..Options::new(ROOM) };
+        let names = self.upstreams.clone();
+        self.real =
+            Some(SledSpool::open(self.home.path(), self.keys.clone(), &names, options, at(0)).unwrap());
+        for _ in 0..3 + self.dice.roll(9) {
+            match self.dice.roll(6) {
+                0..3 => self.append(),
+                3 => self.lease(),
+                4 => self.settle(),
+                _ => self.prune(),
+            }
+        }
+        let real = self.real.take();
+        self.leased.clear();
+        self.cut(&disk);
+        drop(real);
+        self.lose_the_end_of_the_newest_volume();
+        self.model.crash(&self.upstreams);
+        let real = open(self.home.path(), &self.keys, &self.upstreams);
+        let forgotten = real.store() != store;
+        self.real = Some(real);
+        let (expected, found, lost) = (self.model_waiting(), self.real_waiting(), self.lost());
+        let last = self.real().status().last;
+        assert!(last <= self.written.len() as u64, "seed {}", self.seed);
+        BEHIND_LIES.fetch_add(self.written.len() as u64 - last, Ordering::Relaxed);
+        for (name, expected) in &expected {
+            let (found, seed) = (&found[name], self.seed);
+            let gone = expected.iter().filter(|sequence| **sequence <= last && !found.contains(sequence));
+            assert_eq!(lost[name], gone.count() as u64, "seed {seed}, {name}\n{:#?}", disk.acts());
+            LOST_TO_LIES.fetch_add(lost[name], Ordering::Relaxed);
+            let again: Vec<_> = found.difference(expected).collect();
+            assert!(again.is_empty() || forgotten, "seed {seed}, {name}: {again:?} again");
+        }
+        let left = self.real().begin_run(&[(super::chair(1), super::EVERY)]).unwrap();
+        for left in left.values() {
+            let through = left.through.unwrap_or(at(0));
+            assert!(through <= at(last + 1), "seed {}: slots behind {last} are known of", self.seed);
+        }
+        let more = self.new_records(3);
+        assert!(self.real().append(&more).unwrap()[0].0 > last, "seed {}", self.seed);
+    }
+
+    fn lose_the_end_of_the_newest_volume(&mut self) {
+        let newest = volume_folders(self.home.path()).unwrap().pop();
+        let Some(db) = newest.map(|number| self.home.path().join(folder_name(number)).join("db")) else {
+            return;
+        };
+        let Ok(mut bytes) = fs::read(&db) else { return };
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+        let from = used.saturating_sub(self.dice.roll(64 * 1024).min(used)) / 512 * 512;
+        bytes.truncate(from as usize);
+        if self.dice.roll(2) == 0 {
+            bytes.resize(used as usize, 0);
+        }
+        fs::write(db, bytes).unwrap();
     }
 
     fn cut(&mut self, disk: &Disk) {
