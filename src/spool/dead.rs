@@ -295,14 +295,17 @@ impl DeadLetters {
         for number in old {
             let path = self.path(number);
             // What cannot be read is left for whoever wants to look at it.
-            let aside = self.damaged.remove(&number).map(|_| path.with_extension("damaged"));
+            let aside = self.damaged.contains_key(&number).then(|| path.with_extension("damaged"));
             self.disk.act(act, || match &aside {
                 Some(aside) => self.disk.own().rename(&path, aside),
                 None => self.disk.own().remove(&path),
             })?;
+            self.damaged.remove(&number);
             self.files.remove(&number);
+            // One by one: a power cut that keeps a later removal and not this one would bring an answered letter back.
+            self.disk.sync_folder(act, &self.folder)?;
         }
-        self.disk.sync_folder(act, &self.folder)
+        Ok(())
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -315,94 +318,4 @@ fn file_number(name: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::spool::letter::{Refusal, RefusedFor};
-    use crate::spool::testing::{at, upstream};
-
-    fn letter(name: &str, sequence: u64) -> Letter {
-        let reasons = vec![RefusedFor { part: None, status: 422, issue: None }];
-        let refused = Refusal { at: at(sequence), parts_taken: 0, parts_refused: 1, reasons };
-        Letter { upstream: upstream(name), sequence: Sequence(sequence), refused, frame: vec![7; 2000] }
-    }
-
-    fn open(home: &Path) -> DeadLetters {
-        DeadLetters::open(home, &Disk::default()).unwrap()
-    }
-
-    fn sequences(dead: &DeadLetters, name: &str) -> Vec<u64> {
-        let name = upstream(name);
-        dead.places(None).filter(|(upstream, _)| **upstream == name).map(|(_, sequence)| sequence.0).collect()
-    }
-
-    #[test]
-    fn the_last_word_about_a_record_counts_across_starts() {
-        let home = tempfile::tempdir().unwrap();
-        let mut dead = open(home.path());
-        dead.keep((1..=5).map(|n| letter("ehr", n)).collect()).unwrap();
-        dead.keep(vec![letter("lab", 3)]).unwrap();
-        let mut dead = open(home.path());
-        dead.strike_out(&upstream("ehr"), &[Sequence(2), Sequence(4), Sequence(9)]).unwrap();
-        let mut dead = open(home.path());
-        assert_eq!(sequences(&dead, "ehr"), [1, 3, 5]);
-        dead.keep(vec![letter("ehr", 4)]).unwrap();
-        let dead = open(home.path());
-        assert_eq!((sequences(&dead, "ehr"), sequences(&dead, "lab")), (vec![1, 3, 4, 5], vec![3]));
-        assert_eq!(dead.letter(&upstream("ehr"), Sequence(5)), Some(letter("ehr", 5)));
-        assert_eq!(dead.frame(Sequence(3)), Some(vec![7; 2000]));
-        assert_eq!(dead.without_letters(1, 9), [(2, 2), (6, 9)]);
-    }
-
-    #[test]
-    fn a_flipped_bit_costs_one_letter_and_is_counted() {
-        let home = tempfile::tempdir().unwrap();
-        open(home.path()).keep((1..=9).map(|n| letter("ehr", n)).collect()).unwrap();
-        let path = home.path().join("dead/00000001.letters");
-        let whole = fs::read(&path).unwrap();
-        for place in (0..whole.len()).step_by(97) {
-            let mut damaged = whole.clone();
-            damaged[place] ^= 4;
-            fs::write(&path, &damaged).unwrap();
-            let dead = open(home.path());
-            assert_eq!((dead.count(), dead.damaged()), (8, 1), "{place}");
-        }
-        fs::write(&path, &whole[..whole.len() - 5]).unwrap();
-        assert_eq!((open(home.path()).count(), open(home.path()).damaged()), (8, 0), "cut in writing");
-    }
-
-    #[test]
-    fn answered_letters_leave_the_disk_and_the_others_stay() {
-        let home = tempfile::tempdir().unwrap();
-        for first in [1, 301] {
-            open(home.path()).keep((first..first + 300).map(|n| letter("ehr", n)).collect()).unwrap();
-        }
-        let mut dead = open(home.path());
-        let answered: Vec<_> = (3..=600).map(Sequence).collect();
-        dead.strike_out(&upstream("ehr"), &answered).unwrap();
-        dead.tidy().unwrap();
-        let bytes: u64 = dead.files.values().sum();
-        assert!(bytes < 10_000, "{bytes}");
-        assert_eq!(sequences(&open(home.path()), "ehr"), [1, 2]);
-        dead.strike_out(&upstream("ehr"), &[Sequence(1), Sequence(2)]).unwrap();
-        dead.tidy().unwrap();
-        assert_eq!((dead.files.len(), open(home.path()).count()), (0, 0));
-    }
-
-    #[test]
-    fn files_of_many_starts_are_put_together_and_a_removal_cut_short_brings_nothing_back() {
-        let home = tempfile::tempdir().unwrap();
-        for n in 1..=12 {
-            open(home.path()).keep(vec![letter("ehr", n)]).unwrap();
-        }
-        let mut dead = open(home.path());
-        dead.strike_out(&upstream("ehr"), &[Sequence(12)]).unwrap();
-        let kept: Vec<_> = (1..=13).map(|n| (n, fs::read(dead.path(n)).unwrap())).collect();
-        dead.tidy().unwrap();
-        assert_eq!(dead.files.len(), 1);
-        for removed in 0..kept.len() {
-            kept.iter().skip(removed).for_each(|(n, bytes)| fs::write(dead.path(*n), bytes).unwrap());
-            assert_eq!(sequences(&open(home.path()), "ehr"), (1..=11).collect::<Vec<_>>(), "{removed}");
-            kept.iter().skip(removed).for_each(|(n, _)| fs::remove_file(dead.path(*n)).unwrap());
-        }
-    }
-}
+mod tests;
