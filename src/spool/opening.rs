@@ -1,5 +1,6 @@
 //! Opening the spool: what the manifest promises is held against what the folder has, before the store engine sees any of it.
 
+use crate::disk::folder_of;
 use crate::model::name::UpstreamName;
 use crate::model::time::Timestamp;
 use crate::privacy::keyring::DataKeys;
@@ -45,6 +46,7 @@ impl SledSpool {
         if !home.is_dir() {
             let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(home);
             disk.act("make the folder", make)?;
+            disk.sync_folder("make the folder", folder_of(home))?;
         }
         let lock = Lock::take(home)?;
         let found = read(home)?;

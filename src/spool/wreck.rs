@@ -4,7 +4,7 @@
 //! Where there is one of the same store, what it does not hold is put beside its dead letters and sent from there. Either way a
 //! record keeps its number and its ids, so sending what a receiver already has changes nothing there.
 
-use crate::disk::Start;
+use crate::disk::{Start, folder_of};
 use crate::model::time::Timestamp;
 use crate::privacy::keyring::DataKeys;
 use crate::spool::disk::{Disk, refusal};
@@ -244,13 +244,13 @@ impl Wreck {
         Ok(plan)
     }
 
-    /// Makes a spool of it in a folder that has none; durable when it returns. The next start makes the manifest and sends everything.
+    /// Makes a spool of it in a folder that has none, on this disk; durable when it returns. The next start makes the manifest and sends everything.
     /// Gives how many records it holds: of two stores that gave out the same number, only one record can be kept.
     ///
     /// # Errors
     /// `Disk` and `Permission`; what was written until then is a spool of its own with less in it.
-    pub fn make_spool(&self, home: &Path) -> Result<u64, SpoolError> {
-        let (disk, act) = (Disk::default(), "make a spool of what was found");
+    pub fn make_spool(&self, home: &Path, own: &crate::disk::Disk) -> Result<u64, SpoolError> {
+        let (disk, act) = (Disk::new(None, own.clone()), "make a spool of what was found");
         disk.act(act, || fs::DirBuilder::new().recursive(true).mode(0o700).create(home))?;
         let mut kept = 0;
         let places: Vec<(StoreId, Spot)> = self.places().into_values().collect();
@@ -268,6 +268,7 @@ impl Wreck {
             disk.sync_folder(act, &folder)?;
         }
         disk.sync_folder(act, home)?;
+        disk.sync_folder(act, folder_of(home))?;
         Ok(kept)
     }
 }

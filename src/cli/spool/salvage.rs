@@ -139,7 +139,7 @@ fn make_new(settings: &Settings, keyring: &Path, wreck: &Wreck) -> Result<u64, T
     }
     // Held to the end: a gateway that starts meanwhile would take what is there so far for all of it.
     let _site = Site::take(&home).map_err(|error| told(&error))?.ok_or_else(in_the_way)?;
-    wreck.make_spool(&home).map_err(|error| told(&error))
+    wreck.make_spool(&home, &Disk::default()).map_err(|error| told(&error))
 }
 
 /// What the found keyring opens, the gateway must be able to open too: it has one keyring.

@@ -1,6 +1,7 @@
 //! Records of a broken disk come back, and nothing else does.
 
 use super::*;
+use crate::disk::simulated::under_every_fault;
 use crate::spool::store::Options;
 use crate::spool::testing::{Keys, at, record, upstream};
 use crate::spool::tools::{Look, Wanted};
@@ -68,7 +69,7 @@ fn a_spool_without_its_manifest_and_with_a_damaged_volume_becomes_a_new_one_with
     let stretches = wreck.stretches(&*ward.keys);
     assert_eq!(stretches[0].runs, [(1, 40), (42, 120)]);
     assert_eq!(stretches[0].times, Some((at(1), at(120))));
-    assert_eq!(wreck.make_spool(&ward.path("new")).unwrap(), 119);
+    assert_eq!(wreck.make_spool(&ward.path("new"), &crate::disk::Disk::default()).unwrap(), 119);
     let mut spool = ward.open("new");
     let again = lease(&mut spool);
     assert_eq!(again.len(), 119);
@@ -79,6 +80,36 @@ fn a_spool_without_its_manifest_and_with_a_damaged_volume_becomes_a_new_one_with
     let after: Vec<_> =
         files(&ward.path("old")).unwrap().iter().map(|path| fs::read(path).unwrap()).collect();
     assert_eq!(after, before);
+}
+
+#[test]
+fn a_spool_made_of_what_was_found_is_whole_once_that_is_said_whatever_the_disk_does() {
+    let ward = Ward::new();
+    ward.fill("old");
+    let wreck = ward.search("old");
+    let frame = |wreck: &Wreck, place: &([u8; 16], u64)| {
+        wreck.frames.get(place).and_then(|spot| wreck.frame(*spot)).unwrap()
+    };
+    under_every_fault(
+        8,
+        |own, home| {
+            let made = wreck.make_spool(&home.join("spool"), own).ok();
+            let synced = |folder: &Path| {
+                let name = folder.file_name().unwrap().to_string_lossy();
+                own.acts().iter().any(|act| act.contains(&format!("sync the folder {name}")))
+            };
+            // The disk of these tests loses no name of a folder, so that it was synced is only seen.
+            assert!(made.is_none() || (synced(home) && synced(&home.join("spool"))));
+            made
+        },
+        |home, made| {
+            let found = Wreck::search(home, &*ward.keys, &mut |_, _| {}).unwrap();
+            for place in found.frames.keys() {
+                assert_eq!(frame(&found, place), frame(&wreck, place));
+            }
+            assert!(made.is_none_or(|made| (made, found.records()) == (120, 120)));
+        },
+    );
 }
 
 #[test]
