@@ -25,6 +25,8 @@ pub mod pace;
 #[cfg(test)]
 mod pressure_tests;
 mod reading;
+#[cfg(test)]
+mod removal_tests;
 mod replay;
 pub(crate) mod reserve;
 mod room;
