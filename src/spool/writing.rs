@@ -172,3 +172,55 @@ impl SledSpool {
         self.failed(error, true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::Spool;
+    use crate::spool::disk::used;
+    use crate::spool::store::Options;
+    use crate::spool::testing::{Keys, at, fast_home, reading, record};
+    use std::path::Path;
+    use std::sync::Arc;
+
+    fn open(home: &Path, max_bytes: u64) -> SledSpool {
+        SledSpool::open(home, Arc::new(Keys::default()), &[], Options::new(max_bytes), at(0)).unwrap()
+    }
+
+    #[test]
+    fn a_volume_is_written_for_a_day_from_its_first_record() {
+        const DAY: u64 = 24 * 60 * 60;
+        let home = fast_home();
+        let mut spool = open(home.path(), 1 << 30);
+        let volumes_at = |spool: &mut SledSpool, second: u64| {
+            spool.append(&[record(second)]).unwrap();
+            spool.status().volumes
+        };
+        let seconds = [7, DAY + 6, DAY + 7, DAY + 8];
+        assert_eq!(seconds.map(|second| volumes_at(&mut spool, second)), [1, 1, 2, 2]);
+        spool.close().unwrap();
+        drop(spool);
+        // Neither an end in order begins the day again.
+        let mut spool = open(home.path(), 1 << 30);
+        assert_eq!([2 * DAY + 6, 2 * DAY + 7].map(|second| volumes_at(&mut spool, second)), [2, 3]);
+    }
+
+    #[test]
+    fn a_volume_takes_64_mib_at_most_and_a_sixteenth_of_a_small_room() {
+        const MIB: u64 = 1 << 20;
+        let bytes = |max_bytes| open(fast_home().path(), max_bytes).volume_bytes() / MIB;
+        let rooms = [u64::MAX, 2_048 * MIB, 1_024 * MIB, 1_008 * MIB, 48 * MIB, MIB];
+        assert_eq!(rooms.map(bytes), [64, 64, 64, 63, 3, 2]);
+        let home = fast_home();
+        let mut spool = open(home.path(), 48 * MIB);
+        let mut number = 0;
+        while spool.status().volumes < 3 {
+            spool.append(&(number..number + 100).map(reading).collect::<Vec<_>>()).unwrap();
+            number += 100;
+            assert!(number < 40_000, "volumes grow without an end");
+        }
+        for volume in [1, 2].map(|volume| used(&home.path().join(folder_name(volume)))) {
+            assert!((2 * MIB..=4 * MIB).contains(&volume), "{volume} bytes");
+        }
+    }
+}
