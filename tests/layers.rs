@@ -1,5 +1,5 @@
-//! Reads the sources and holds them against the table of who may use what. A folder's place in the house is a promise;
-//! this is the test that carries it.
+//! Reads the sources and holds them against what is said of them: the table of who may use what, and the tests that carry the
+//! promises. A folder's place in the house is a promise; this is the test that carries it.
 #![expect(clippy::unwrap_used, reason = "a test may say what must hold in the shortest way")]
 
 use std::fs;
@@ -149,6 +149,48 @@ fn every_source_file_opens_with_what_lives_in_it() {
         .filter(|file| !fs::read_to_string(file).unwrap().starts_with("//!"))
         .collect();
     assert!(silent.is_empty(), "these do not say what lives in them: {silent:?}");
+}
+
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut missing = Vec::new();
+    let mut checked = 0;
+    for page in ["README.md", "src/spool/README.md"] {
+        let text = fs::read_to_string(root.join(page)).unwrap();
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+        for (promise, tests) in rows.filter_map(|row| row.rsplit_once(" | ")) {
+            // What a file is called in front of its tests: as it is, or as the folder of that page knows it.
+            let mut sources = String::new();
+            for word in tests.split('`').skip(1).step_by(2) {
+                let found = [
+                    root.join(page).parent().unwrap().join(word),
+                    root.join(word),
+                    root.join("src").join(word),
+                ];
+                let is_file = word.contains('/') || word.ends_with(".rs");
+                if is_file && let Some(path) = found.iter().find(|path| path.exists()) {
+                    let beside = path.with_extension("");
+                    let files = [path, &beside]
+                        .into_iter()
+                        .filter(|path| path.is_dir())
+                        .flat_map(|it| rust_files(it));
+                    let files = files.chain(path.is_file().then(|| path.clone()));
+                    sources = files.map(|file| fs::read_to_string(file).unwrap()).collect();
+                } else if is_file {
+                    missing.push(format!("{page}: no file {word}, for: {promise}"));
+                } else if !sources.is_empty() && word.matches('_').count() > 1 && word == word.to_lowercase()
+                {
+                    checked += 1;
+                    if !sources.contains(&format!("fn {}", word.trim_end_matches('.'))) {
+                        missing.push(format!("{page}: no test {word} there, for: {promise}"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+    assert!(checked > 50, "only {checked} names of tests were found");
 }
 
 /// The files of a rule: everything below a folder of that path, or files whose path begins with it.

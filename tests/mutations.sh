@@ -17,8 +17,8 @@ survivors=()
 # name | file | sed program, in which PLATE stands for "this plate is missing" | test target | filters
 mutations='
 own fdatasync of volumes|src/spool/disk.rs|s/|| file.sync_data()/|| if PLATE { Ok(()) } else { file.sync_data() }/|--test spool|calls::no_append
-own fdatasync of our files|src/disk/mod.rs|s/return simulated.sync(&self.file);/return if PLATE { Ok(()) } else { simulated.sync(\&self.file) };/|--lib|manifest::tests audit::tests
-directory sync of our files|src/disk/mod.rs|s/return disk.sync_folder(folder);/return if PLATE { Ok(()) } else { disk.sync_folder(folder) };/|--lib|clock::tests slots::tests disk::tests
+own fdatasync of our files|src/disk/mod.rs|s/return simulated.sync(&self.file);/return if PLATE { Ok(()) } else { simulated.sync(\&self.file) };/|--lib|manifest::tests audit::tests dead::tests wreck::tests removal_tests
+directory sync of our files|src/disk/mod.rs|s/return disk.sync_folder(folder);/return if PLATE { Ok(()) } else { disk.sync_folder(folder) };/|--lib|clock::tests slots::tests disk::tests dead::tests
 directory sync of a new volume|src/spool/volume.rs|s/disk.sync_folder("sync the folder of a new database", \(folder\|parent\))?;/if !PLATE { disk.sync_folder("sync the folder of a new database", \1)?; }/|--lib|volume::tests
 sequence of a frame is not checked|src/spool/reading.rs|s/stored.sequence == sequence$/(PLATE || stored.sequence == sequence)/|--lib|model_tests damage_tests unreadable_tests
 store of a frame is not checked in a scan|src/spool/scan.rs|s/if header.store != store ||/if (!PLATE \&\& header.store != store) ||/|--lib|scan::tests damage_tests model_tests unreadable_tests
@@ -34,6 +34,8 @@ settled before its letter is durable|src/spool/store.rs|s/self.write_letters(ups
 a failed sync is tried again|src/spool/writing.rs|s/^            self.give_up_current();$/            if !PLATE { self.give_up_current(); }/|--lib|damage_tests model_tests
 an older slot of the manifest counts|src/spool/manifest.rs|s/max_by_key(|slot| slot.generation)/max_by_key(|slot| if PLATE { u64::MAX - slot.generation } else { slot.generation })/|--lib|manifest::tests
 the draft is not synced before it is renamed|src/disk/mod.rs|/file.write_all(bytes)?;/{n;s/file.sync()/if PLATE { Ok(()) } else { file.sync() }/}|--lib|keyring disk::tests clock::tests
+a volume goes before the manifest without it|src/spool/store.rs|/fn remove_volumes/,/^    }$/{s/self.commit_both()?;/if !PLATE { self.commit_both()?; }/;s/self.disk.sync_folder(act, &self.home)?;/\0 if PLATE { self.commit_both()?; }/}|--lib|removal_tests
+a removed letter is not synced before the next|src/spool/dead.rs|s/self.disk.sync_folder(act, &self.folder)?;$/if !(PLATE \&\& act.starts_with("remove")) { self.disk.sync_folder(act, \&self.folder)?; }/|--lib|dead::tests
 counts of slots ahead of the records|src/spool/slots/kept.rs|s/(cursor <= last)/(PLATE || cursor <= last)/|--lib|slots::tests
 '
 

@@ -1,7 +1,9 @@
-//! The disk as we write to it ourselves: one place for every write, sync and rename, so that a test can put a disk
-//! there that tears, forgets, refuses and loses power.
+//! The disk as we write to it ourselves: one place for the writes, syncs and renames of files that have to outlive a power cut, so
+//! that a test can put a disk there that tears, forgets, refuses, lies and loses power.
 //!
-//! What sled writes does not come through here. Of what is read, only records are: after a power cut a test builds the folder
+//! What sled writes does not come through here, and its folders are made, moved and removed whole by their own calls, which a
+//! test can refuse by the name of the act (`spool/disk.rs`); their names are synced here. Nor do files that may go missing at any
+//! time: the spool's reserve and its lists of treatments. Of what is read, only records are: after a power cut a test builds the folder
 //! that the disk would show, and that is read like any other.
 
 use std::fs::{self, File, OpenOptions, Permissions};
