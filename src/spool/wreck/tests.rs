@@ -176,7 +176,7 @@ fn of_two_stores_that_gave_out_the_same_numbers_only_what_is_really_taken_is_lef
     let first = wreck.stretches(&*ward.keys)[0].store;
     let (left_out, of_one) = if first == one { (80, 80) } else { (80, 0) };
     assert_eq!(wreck.left_out(), left_out);
-    assert_eq!(wreck.make_spool(&ward.path("new")).unwrap(), 120);
+    assert_eq!(wreck.make_spool(&ward.path("new"), &crate::disk::Disk::default()).unwrap(), 120);
     let mut spool = ward.open("new");
     let again = lease(&mut spool);
     assert_eq!(again.len(), 120);
