@@ -10,6 +10,9 @@ use crate::spool::store::SledSpool;
 use crate::spool::{Sequence, SpoolError, Stored};
 use std::collections::BTreeSet;
 
+/// Records that could not be opened, each with what was in the way.
+type Doubtful = Vec<(Sequence, FrameFault)>;
+
 impl SledSpool {
     /// The frames of these sequences, in ascending order; `None` for what is lost.
     pub(super) fn frames(&mut self, wanted: &[Sequence]) -> Result<Vec<Option<Vec<u8>>>, SpoolError> {
@@ -167,7 +170,7 @@ impl SledSpool {
         due: &[Sequence],
         frames: Vec<Option<Vec<u8>>>,
         upstream: &UpstreamName,
-    ) -> Result<(Vec<Stored>, Vec<(Sequence, FrameFault)>), SpoolError> {
+    ) -> Result<(Vec<Stored>, Doubtful), SpoolError> {
         let keys = self.keys.clone();
         let mut opener = Opener::new(&*keys);
         let (mut opened, mut doubtful, mut erased) = (Vec::with_capacity(frames.len()), Vec::new(), false);

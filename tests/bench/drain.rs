@@ -2,12 +2,7 @@
 //! rendered, over one TLS connection; both to a receiver that reads nothing of a body but how many entries it has.
 //!
 //! usage: drain [POLLS]. Bytes are counted on TCP, below TLS, in both directions.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a bench may stop where its input is wrong"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a bench may stop where its input is wrong")]
 
 mod chair;
 

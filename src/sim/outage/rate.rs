@@ -184,8 +184,8 @@ mod tests {
             (Source::Measured, 0.5, 180.0)
         );
         assert_eq!((measured.chairs, measured.slowdown()), (2, 2.0));
-        let taken = used(&spool_home.join("volume-00000001")) as f64;
-        assert!(taken > 0.0 && measured.bytes == Some(taken * 2.0), "{measured:?}");
+        let written = used(&spool_home.join("volume-00000001")) as f64;
+        assert!(written > 0.0 && measured.bytes == Some(written * 2.0), "{measured:?}");
 
         let space = Disk::look(&settings).unwrap().space();
         assert_eq!((space.used, space.max), (taken(&spool_home), 64 << 20));

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Draft {
     /// As it was made.
-    Resource(Resource),
+    Resource(Box<Resource>),
     /// An Observation, written down.
     Entry(Entry),
 }
@@ -22,7 +22,7 @@ pub struct Entry {
 
 impl From<Resource> for Draft {
     fn from(resource: Resource) -> Self {
-        Self::Resource(resource)
+        Self::Resource(Box::new(resource))
     }
 }
 

@@ -59,7 +59,7 @@ impl Scene<'_> {
     /// One reading.
     pub(super) fn reading(&mut self, number: u16, value: &Value, common: Option<&Common>) -> Draft {
         let filled_in = common.and_then(|common| self.filled_in(number, value, common));
-        filled_in.unwrap_or_else(|| Draft::Resource(self.single(number, value)))
+        filled_in.unwrap_or_else(|| Draft::from(self.single(number, value)))
     }
 
     fn filled_in(&mut self, number: u16, value: &Value, common: &Common) -> Option<Draft> {
