@@ -206,7 +206,8 @@ fn sources(root: &Path, rule: &Rule) -> Vec<PathBuf> {
     let top = rule.path.split('/').next().unwrap();
     // Whole files of tests may do what a test needs; `#[cfg(test)]` stands where they are declared.
     let is_test = |file: &PathBuf| {
-        file.strip_prefix(root).unwrap().components().any(|part| part.as_os_str() == "tests")
+        let mut parts = file.strip_prefix(root).unwrap().components();
+        parts.any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "testing")))
             || file
                 .file_stem()
                 .is_some_and(|stem| stem == "testing" || stem.to_string_lossy().ends_with("tests"))

@@ -15,7 +15,7 @@ use crate::spool::{
     Verdict,
 };
 use chairside_drivers::kit::time::Tick;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Written to be obviously right: one map entry a record and upstream, no index, no ranges, nothing clever.
@@ -33,8 +33,8 @@ pub struct MemorySpool {
     letters: BTreeMap<(UpstreamName, u64), (Refusal, Record)>,
     heard: Timestamp,
     slots: SlotLedger,
-    /// The first record of each treatment that was removed.
-    removed: BTreeMap<TreatmentId, u64>,
+    /// The records of each treatment that were removed.
+    removed: BTreeMap<TreatmentId, BTreeSet<u64>>,
 }
 
 #[derive(Debug)]
@@ -314,8 +314,7 @@ impl Spool for MemorySpool {
             pruned.records += volume.last - volume.first + 1;
             for (sequence, record) in records.range(range.clone()) {
                 let Some(treatment) = record.treatment() else { continue };
-                let first = removed.entry(treatment).or_insert(*sequence);
-                *first = (*first).min(*sequence);
+                removed.entry(treatment).or_default().insert(*sequence);
             }
             records.retain(|sequence, _| !range.contains(sequence));
             false

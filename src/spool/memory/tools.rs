@@ -2,14 +2,14 @@
 
 use super::{MemorySpool, State};
 use crate::model::name::UpstreamName;
-use crate::privacy::record::{Record, TreatmentId};
+use crate::privacy::record::{Body, Record, TreatmentId};
 use crate::spool::letter::Refusal;
 use crate::spool::tools::{
     Content, DeadLetter, Discarded, Found, Letters, Look, Page, Place, Replayed, Seen, SpoolTools, Standing,
     Wanted,
 };
 use crate::spool::whereabouts::Whereabouts;
-use crate::spool::{Sequence, SpoolError, Stored, Verdict};
+use crate::spool::{BatchLimit, Sequence, Spool, SpoolError, Stored, Verdict};
 use std::collections::BTreeSet;
 
 impl MemorySpool {
@@ -102,7 +102,11 @@ impl Look for MemorySpool {
 
 impl Whereabouts for MemorySpool {
     fn is_whole(&mut self, treatment: TreatmentId, until: Sequence) -> Result<bool, SpoolError> {
-        Ok(self.removed.get(&treatment).is_none_or(|first| *first > until.0))
+        let first = self.read_treatment(treatment, Sequence(0), BatchLimit { records: 1 })?.pop();
+        let begin = first.filter(|stored| matches!(stored.record.body(), Body::TreatmentStarted));
+        let since = begin.map_or(0, |stored| stored.sequence.0);
+        let removed = self.removed.get(&treatment);
+        Ok(removed.is_none_or(|removed| !removed.iter().any(|it| (since..=until.0).contains(it))))
     }
 
     fn standings_at(

@@ -25,12 +25,12 @@ impl SmallDisk {
         None
     }
 
-    /// Somebody else takes all that is left.
     /// Its root.
     pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
+    /// Somebody else takes all that is left.
     pub(crate) fn fill(&self) {
         let mut file =
             fs::OpenOptions::new().append(true).create(true).open(self.path().join("else")).unwrap();
