@@ -45,8 +45,9 @@ fn holds(code: Option<i32>, report: &str, said: &str) -> serde_json::Value {
     let fullest = number("/pressure/most_bytes") / number("/pressure/max_bytes");
     assert!((0.9..1.05).contains(&fullest), "{report}");
     assert!(number("/autonomy/room_bytes") > 0.0 && number("/autonomy/days") > 0.0, "{report}");
-    assert!(number("/played/bytes") > 0.0, "{report}");
-    assert_eq!(number("/played/bytes_per_hour"), number("/played/bytes") / 0.5);
+    // What an empty spool takes already is not what an hour brings.
+    let hour = number("/played/bytes_per_hour");
+    assert!(0.0 < hour && hour < number("/played/bytes") / 0.5, "{report}");
     assert!(number("/drain/seconds") > 0.0 && number("/drain/times_nominal") > 1.0, "{report}");
     // The first reading of the outage waited for all of it, and for the certificate.
     assert!((0.49..1.5).contains(&number("/drain/worst_age_hours")), "{report}");
