@@ -1,10 +1,11 @@
 //! One chair's sealing task: what its line tells becomes records in order, and the spool has them before anybody else.
 
 mod keeping;
+mod seats;
 
 use super::alarms::Alarms;
 use super::gaps::{self, Gaps, Missed};
-use super::seating::{self, SeatRequest};
+use super::seating::SeatRequest;
 use super::steps::Steps;
 use crate::clock::{BUILD_FLOOR, Clock, StepWatch};
 use crate::config::settings::ChairSettings;
@@ -15,8 +16,7 @@ use crate::normalise::{Capture, EndReason, Finding, Normaliser, Origin, Phase, P
 use crate::poll::{ChairEvent, LineEvent, MissCause, Moment};
 use crate::privacy::Pseudonymiser;
 use crate::privacy::record::{Correction, Event, Gap, GapCause, OpenAlarm, Record, TreatmentId};
-use crate::privacy::seats::{SeatError, Seated, Seats};
-use crate::spool::Sequence;
+use crate::privacy::seats::Seats;
 use crate::spool::handle::{SpoolHandle, Urgency};
 use crate::spool::reserve;
 use crate::spool::slots::Left;
@@ -25,7 +25,7 @@ use crate::supervise::{Cause, Pulse};
 use chairside_drivers::kit::decimal::Decimal;
 use chairside_drivers::kit::driver::Sample;
 use chairside_drivers::kit::time::{Slot, Tick};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -461,93 +461,6 @@ impl Sealing {
             "the machine began the treatment that a patient was seated for"
         );
         self.follow(&seated, moment).await
-    }
-
-    pub(super) async fn seat(&mut self, request: SeatRequest) -> Result<(), Cause> {
-        let moment = self.moment();
-        self.look_at_clock(moment).await?;
-        let (chair, seats) = (self.chair.name.clone(), Arc::clone(&self.shared.seats));
-        let SeatRequest { act, claim, answer } = request;
-        let incomplete = if act.is_correction() { self.incomplete().await } else { BTreeSet::new() };
-        if !claim.take() {
-            // Whoever asked was told that nothing was changed. By now another patient may be on the machine.
-            return Ok(());
-        }
-        let acted =
-            tokio::task::spawn_blocking(move || seating::act(&seats, &chair, act, moment.at, &incomplete));
-        let acted = acted.await;
-        let acted = acted.map_err(|_| Cause::Panicked)?;
-        match &acted {
-            Ok(seated) => self.follow(seated, moment).await?,
-            // Whoever asks again finds room.
-            Err(SeatError::Keyring(refusal)) if refusal.is_no_space() => drop(self.shared.make_room()),
-            Err(_) => {}
-        }
-        let seat = self.seat_state(moment.at);
-        let running = self.shared.seats.running(&self.chair.name);
-        self.shared.board.chair(&self.chair.name, |chair| {
-            chair.seat = seat;
-            chair.treatment_since = running.map(|running| running.started.into());
-        });
-        // Whoever asked may have gone; what was done stands all the same.
-        let _ = answer.send(acted);
-        Ok(())
-    }
-
-    /// The treatments in reach of a correction of which the spool has not all records any more. Where the spool cannot tell, the
-    /// correction finds out when it is delivered.
-    async fn incomplete(&self) -> BTreeSet<TreatmentId> {
-        let reach = self.shared.seats.correctable(&self.chair.name);
-        let asked = self.shared.spool.tools(move |spool| {
-            let whole = reach.iter().map(|treatment| spool.is_whole(*treatment, Sequence(u64::MAX)));
-            let whole: Vec<bool> = whole.collect::<Result<_, _>>()?;
-            let incomplete = reach.iter().zip(whole).filter(|(_, whole)| !whole);
-            Ok(incomplete.map(|(treatment, _)| *treatment).collect())
-        });
-        asked.await.unwrap_or_else(|error| {
-            tracing::warn!(chair = self.chair.name.as_str(), %error, "the spool does not say what it has of a treatment");
-            BTreeSet::new()
-        })
-    }
-
-    /// Writes down what a seat changed, then lets held records go.
-    async fn follow(&mut self, seated: &Seated, moment: Moment) -> Result<(), Cause> {
-        if seated.ended.is_some() || seated.started.is_some() {
-            let origin = self.origin(moment, None);
-            for capture in self.normaliser.treatment_changed(&origin, seated.started.is_some()) {
-                // The last of the treatment that ended; in the keyring the next one runs already.
-                self.push(capture, seated.ended);
-            }
-            self.progress = None;
-        }
-        if let Some(ended) = seated.ended {
-            // Without a next one, the treatment was over before: the machine had not been heard of for long.
-            let reason = if seated.started.is_some() { EndReason::Reseated } else { EndReason::LostTrack };
-            self.tell(moment, Some(ended), Event::TreatmentEnded(reason));
-        }
-        if let Some(started) = seated.started {
-            self.tell(moment, Some(started), Event::TreatmentStarted);
-        }
-        self.urgency = Urgency::Now;
-        self.write().await?;
-        for rebound in seated.rebound() {
-            if let Some(correction) = rebound.correction {
-                self.correct(correction, moment).await?;
-            }
-            self.shared.spool.release(rebound.treatment).await?;
-        }
-        Ok(())
-    }
-
-    fn seat_state(&self, at: Timestamp) -> status::Seat {
-        let seats = &self.shared.seats;
-        if seats.running(&self.chair.name).is_some_and(|running| running.seated) {
-            status::Seat::Seated
-        } else if seats.waiting(&self.chair.name, at).is_some() {
-            status::Seat::Waiting
-        } else {
-            status::Seat::Empty
-        }
     }
 
     fn tell_missed(&mut self, Missed { first, gap }: Missed) {
